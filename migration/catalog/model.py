@@ -1,0 +1,740 @@
+"""The catalog as typed data: what each old symbol is called now, and how a use of it is rewritten.
+
+One TOML file describes one old system. The file is data with a closed set of operations::
+
+    schema = 1
+    system = "multimodal_insight"
+    deprecated_in = "1.0.0"
+    removed_in = "2.0.0"
+    twins = "legacy"                        # package that holds the frozen twins
+    roots = ["src.training.losses", ...]    # old packages; each module is importable under each of them
+    package = true                          # a root itself can be imported and exports names (default true)
+    parents = ["src.training"]              # optional: packages above the roots that re-exported names
+
+    [[module]]
+    old = "clip_style_loss"                 # path below the roots; also below `twins`, unless `twin` says otherwise
+    twin = "clip_style_loss"                # optional
+    paths = ["utils.loss_functions"]        # optional: full old paths, in place of root + old
+
+    [[symbol]]
+    old = "clip_style_loss.CLIPStyleLoss"   # module.Name
+    kind = "class"                          # class | function
+    exported = ["CLIPStyleLoss"]            # optional: names that the root packages exported it under
+    aliases = ["src.training.X"]            # optional: further full old paths
+    new = "training.losses.contrastive.clip_loss.CLIPLoss"      # or "none", then `reason` says why
+    registry = "clip"                       # optional: its name in the registry
+    parity = "exact"                        # exact | documented | fixed
+    domain = "..."                          # documented: where old and new agree
+    deviations = ["..."]                    # documented and fixed: what differs elsewhere, and why
+    reason = "..."
+    returns = ["dict", "LossOutput"]        # optional: kind of result, old and new
+
+    [symbol.arguments]                      # the old signature, complete and in order
+    temperature = { default = 0.07 }        # same name and meaning
+    smoothing = { default = 0.1, rename = "label_smoothing", pin = 0.1 }
+    coef = { default = 1.0, scale = 0.5 }                       # new value = old value * scale
+    keep = { default = true, rename = "drop", invert = true }   # new value = not old value
+    mode = { default = "a", map = { a = "mean", b = "sum" } }   # or map = [[old, new], ...]
+    cache = { default = true, drop = "nothing is cached" }
+    loader = { default = "@None", report = "why a call that passes it is left alone" }
+    args = { variadic = "*" }               # *args / **kwargs of the old signature; passing any is reported
+
+    [symbol.pins]                           # written into every rewritten call: the new default differs
+    center_invariance = { value = true, reason = "..." }
+
+    [symbol.forward]                        # the old forward signature, same operations
+    [symbol.results]                        # old key = "new key"; nested keys with dots
+    accuracy = "accuracy"
+    tip = { drop = "a string, no metric" }
+    mean_similarity = { rename = "similarity_mean", differs = "cosine, not divided by the temperature" }
+    [symbol.members]                        # attributes and methods that callers use
+    update_epoch = "step_epoch"             # or { report = "..." }
+    [[symbol.state]]
+    old = "vision_projection.0.*"           # "*" matches the rest of the key
+    new = "vision_head.layers.0.*"          # or a list (copied to each), or drop = "reason"
+    transpose = true                        # optional: swap the last two dimensions; squeeze = true: [1] -> []
+
+    [[symbol.case]]                         # optional: one row per value of arguments that choose a successor
+    when = { loss_type = "nt_xent" }        # literal, or list of literals; a missing argument counts as its default
+    new = "..."                             # any key of the symbol; tables are merged entry by entry
+
+    [[config]]                              # where configuration files name these losses
+    path = "stages[].losses[]"              # "[]" descends into a list
+    name = "name"                           # key of the loss' name
+    arguments = "params"                    # key of the table of its arguments; "" = beside the name
+    [config.names]
+    clip_style_loss = "clip_style_loss.CLIPStyleLoss"
+
+``pin`` is the value to write, in the new meaning, when a call leaves the argument out. The string ``"@None"`` stands
+for Python's ``None``, which TOML lacks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "MISSING",
+    "Argument",
+    "Case",
+    "Catalog",
+    "CatalogError",
+    "ConfigRule",
+    "Pin",
+    "ResultKey",
+    "StateRule",
+    "Symbol",
+    "Unconvertible",
+    "load_catalog",
+    "parse_catalog",
+]
+
+
+class _Missing:
+    """Sentinel: no default, no pin. ``None`` is a legal value of both."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __copy__(self) -> _Missing:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Missing:
+        return self
+
+
+MISSING: Final[Any] = _Missing()
+
+
+class CatalogError(ValueError):
+    """A catalog file breaks the schema. The message names file, line, row and key."""
+
+
+class Unconvertible(ValueError):
+    """A value has no counterpart in the new interface; the message says why."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One parameter of an old signature and its way into the new one."""
+
+    name: str
+    default: Any = MISSING
+    rename: str | None = None
+    drop: str | None = None
+    report: str | None = None
+    pin: Any = MISSING
+    map: tuple[tuple[Any, Any], ...] | None = None
+    scale: float | None = None
+    invert: bool = False
+    variadic: str = ""
+    keyword_only: bool = False
+    note: str = ""
+
+    @property
+    def required(self) -> bool:
+        """The old signature has no default for it."""
+        return self.default is MISSING and not self.variadic
+
+    @property
+    def new_name(self) -> str:
+        """Its name in the new signature."""
+        return self.rename or self.name
+
+    @property
+    def needs_literal(self) -> bool:
+        """Only a literal can be converted (a value table has no expression form)."""
+        return self.map is not None
+
+    def convert(self, value: Any) -> Any:
+        """The new value for an old literal ``value``.
+
+        Raises:
+            Unconvertible: the value table does not list it, or the operation does not apply to its type.
+        """
+        if self.map is not None:
+            for old, new in self.map:
+                if type(old) is type(value) and old == value:
+                    return new
+            known = ", ".join(repr(old) for old, _ in self.map)
+            raise Unconvertible(f"{self.name}={value!r} has no counterpart (known: {known})")
+        if self.scale is not None:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise Unconvertible(f"{self.name}={value!r} is not a number")
+            return value * self.scale
+        if self.invert:
+            if not isinstance(value, bool):
+                raise Unconvertible(f"{self.name}={value!r} is not a bool")
+            return not value
+        return value
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A new argument that has no old counterpart and is written to keep the old behaviour."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResultKey:
+    """An entry of the old result. ``new`` is ``None`` when it was dropped."""
+
+    old: str
+    new: str | None
+    drop: str = ""
+    differs: str = ""
+
+
+@dataclass(frozen=True)
+class StateRule:
+    """State_dict keys ``old`` -> each of ``new`` (empty: dropped)."""
+
+    old: str
+    new: tuple[str, ...]
+    transpose: bool = False
+    squeeze: bool = False
+    drop: str = ""
+
+    def match(self, key: str) -> str | None:
+        """The part that ``*`` stands for if ``key`` matches ``old``, else ``None``."""
+        return _match(self.old, key)
+
+    def match_new(self, key: str) -> str | None:
+        """The same for the first of the new keys, which is the one that a reverse conversion reads."""
+        return _match(self.new[0], key) if self.new else None
+
+
+def _match(pattern: str, key: str) -> str | None:
+    head, star, tail = pattern.partition("*")
+    if not star:
+        return "" if key == pattern else None
+    if key.startswith(head) and key.endswith(tail) and len(key) >= len(head) + len(tail):
+        return key[len(head) : len(key) - len(tail)]
+    return None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row: one successor of an old symbol under the condition ``when`` (empty: always)."""
+
+    new: str | None
+    parity: str
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    registry: str | None = None
+    domain: str = ""
+    deviations: tuple[str, ...] = ()
+    reason: str = ""
+    returns: tuple[str, str] | None = None
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+    pins: Mapping[str, Pin] = field(default_factory=dict)
+    forward: Mapping[str, Argument] | None = None
+    results: Mapping[str, ResultKey] = field(default_factory=dict)
+    members: Mapping[str, Any] = field(default_factory=dict)
+    state: tuple[StateRule, ...] = ()
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether the condition holds for the literal argument ``values`` (defaults filled in)."""
+        return all(
+            any(type(values.get(name, MISSING)) is type(option) and values[name] == option for option in options)
+            for name, options in self.when.items()
+        )
+
+    def describe(self) -> str:
+        """The condition in words, empty when there is none."""
+        return " and ".join(
+            f"{name}={options[0]!r}" if len(options) == 1 else f"{name} in {{{', '.join(map(repr, options))}}}"
+            for name, options in self.when.items()
+        )
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """An old class or function with all names under which it was importable."""
+
+    system: str
+    old: str
+    kind: str
+    twin: str
+    paths: tuple[str, ...]
+    package_paths: tuple[str, ...]
+    cases: tuple[Case, ...]
+    deprecated_in: str
+    removed_in: str
+    line: int = 0
+
+    @property
+    def name(self) -> str:
+        """The bare name."""
+        return self.old.rpartition(".")[2]
+
+    @property
+    def all_paths(self) -> tuple[str, ...]:
+        """Module-level and package-level old paths."""
+        return self.paths + self.package_paths
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        """Arguments whose value chooses between the cases, in order of first use."""
+        return tuple(dict.fromkeys(name for case in self.cases for name in case.when))
+
+    @property
+    def signature(self) -> Mapping[str, Argument]:
+        """The old constructor or function signature (the same in all cases)."""
+        return self.cases[0].arguments
+
+    def case_for(self, values: Mapping[str, Any]) -> Case | None:
+        """The first case that holds for literal argument ``values``; absent arguments count as their defaults."""
+        filled = {name: arg.default for name, arg in self.signature.items() if arg.default is not MISSING}
+        filled.update(values)
+        return next((case for case in self.cases if case.holds(filled)), None)
+
+
+@dataclass(frozen=True)
+class ConfigRule:
+    """Where a configuration file names old losses."""
+
+    path: str
+    name: str
+    arguments: str
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All rows of one or more systems, with the look-ups that the consumers need."""
+
+    symbols: tuple[Symbol, ...]
+    modules: Mapping[str, str]
+    """Old module path -> twin module path."""
+    packages: Mapping[str, str]
+    """Old package path (a root) -> twin package path."""
+    configs: tuple[ConfigRule, ...] = ()
+    versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Old module or package path -> (deprecated_in, removed_in)."""
+
+    def __post_init__(self) -> None:
+        by_path: dict[str, Symbol] = {}
+        for symbol in self.symbols:
+            for path in symbol.all_paths:
+                if path in by_path:
+                    raise CatalogError(
+                        f"old path {path!r} is claimed by two rows: {by_path[path].old!r} ({by_path[path].system}) "
+                        f"and {symbol.old!r} ({symbol.system})"
+                    )
+                by_path[path] = symbol
+        object.__setattr__(self, "_by_path", by_path)
+
+    @property
+    def by_path(self) -> Mapping[str, Symbol]:
+        """Every full old path -> its symbol."""
+        paths: Mapping[str, Symbol] = self.__dict__["_by_path"]
+        return paths
+
+    def find(self, name: str) -> list[Symbol]:
+        """Symbols by full old path, twin path, ``module.Name`` or bare name."""
+        if name in self.by_path:
+            return [self.by_path[name]]
+        return [s for s in self.symbols if name in (s.old, s.twin, s.name)]
+
+    def successors(self) -> Iterator[tuple[Symbol, Case]]:
+        """Every row that has a successor."""
+        for symbol in self.symbols:
+            for case in symbol.cases:
+                if case.new is not None:
+                    yield symbol, case
+
+    def of_successor(self, new: str) -> list[tuple[Symbol, Case]]:
+        """Rows whose successor is the dotted path ``new``."""
+        return [(symbol, case) for symbol, case in self.successors() if case.new == new]
+
+    @classmethod
+    def merge(cls, catalogs: Iterable[Catalog]) -> Catalog:
+        """One catalog of several."""
+        parts = list(catalogs)
+        return cls(
+            symbols=tuple(s for c in parts for s in c.symbols),
+            modules={k: v for c in parts for k, v in c.modules.items()},
+            packages={k: v for c in parts for k, v in c.packages.items()},
+            configs=tuple(r for c in parts for r in c.configs),
+            versions={k: v for c in parts for k, v in c.versions.items()},
+        )
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+_TOP = {
+    "schema",
+    "system",
+    "deprecated_in",
+    "removed_in",
+    "twins",
+    "roots",
+    "package",
+    "parents",
+    "module",
+    "symbol",
+} | {"config"}
+_MODULE = {"old", "twin", "paths"}
+_CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns", "arguments", "pins", "forward"} | {
+    "results",
+    "members",
+    "state",
+}
+_SYMBOL = _CASE | {"old", "kind", "exported", "aliases", "case"}
+_ARGUMENT = {"default", "rename", "drop", "report", "pin", "map", "scale", "invert", "variadic", "keyword_only", "note"}
+_STATE = {"old", "new", "transpose", "squeeze", "drop"}
+_CONFIG = {"path", "name", "arguments", "names"}
+_PARITY = ("exact", "documented", "fixed")
+_MERGED = ("arguments", "pins", "forward", "results", "members")
+
+
+class _Reader:
+    """Checks one file against the schema; every complaint carries the line."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self.source = source
+        self.lines = text.splitlines()
+
+    def line_of(self, header: str, index: int, key: str | None = None) -> int:
+        """Line of the ``index``-th ``[[header]]``, or of ``key`` (dotted: table.key) inside that block."""
+        seen = -1
+        start = 0
+        end = len(self.lines)
+        for number, line in enumerate(self.lines, 1):
+            if re.match(rf"\s*\[\[\s*{re.escape(header)}\s*\]\]", line):
+                seen += 1
+                if seen == index:
+                    start = number
+                elif start:
+                    end = number - 1
+                    break
+        if not start:
+            return 1
+        if key is not None:
+            last = key.rpartition(".")[2]
+            pattern = re.compile(
+                rf'\s*(\[+[^\]]*\b)?["\']?{re.escape(last)}["\']?\s*(=|\]|\.)|.*[{{,]\s*{re.escape(last)}\s*='
+            )
+            for number in range(start + 1, end + 1):
+                if pattern.match(self.lines[number - 1]):
+                    return number
+        return start
+
+    def fail(self, line: int, row: str, message: str) -> CatalogError:
+        return CatalogError(f"{self.source}:{line}: {row}: {message}")
+
+    def top_line(self, key: str) -> int:
+        return next((n for n, line in enumerate(self.lines, 1) if re.match(rf"\s*\[*{re.escape(key)}\b", line)), 1)
+
+
+class _Row:
+    """A table under inspection: typed access, complaints with file, line, row and key."""
+
+    def __init__(self, reader: _Reader, data: Any, header: str, index: int, label: str) -> None:
+        self.reader, self.header, self.index, self.label = reader, header, index, label
+        if not isinstance(data, dict):
+            raise self.fail("", f"expected a table, found {type(data).__name__}")
+        self.data: dict[str, Any] = data
+
+    def fail(self, key: str, message: str) -> CatalogError:
+        line = self.reader.line_of(self.header, self.index, key or None) if self.header else self.reader.top_line(key)
+        return self.reader.fail(line, self.label, f"key {key!r}: {message}" if key else message)
+
+    def only(self, allowed: set[str], where: str = "", data: Mapping[str, Any] | None = None) -> None:
+        for key in self.data if data is None else data:
+            if key not in allowed:
+                raise self.fail(f"{where}{key}", f"unknown (allowed: {', '.join(sorted(allowed))})")
+
+    def get(self, key: str, kind: type | tuple[type, ...], default: Any = MISSING) -> Any:
+        if key not in self.data:
+            if default is MISSING:
+                raise self.fail("", f"key {key!r} is missing")
+            return default
+        value = self.data[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            wanted = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
+            raise self.fail(key, f"expected {wanted}, found {value!r}")
+        return value
+
+    def strings(self, key: str, default: Any = MISSING) -> tuple[str, ...]:
+        values = self.get(key, list, default)
+        if not all(isinstance(value, str) for value in values):
+            raise self.fail(key, f"expected a list of strings, found {values!r}")
+        return tuple(values)
+
+
+def _literal(value: Any) -> Any:
+    if value == "@None" and isinstance(value, str):
+        return None
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    return value
+
+
+def _argument(row: _Row, table: str, name: str, data: Any) -> Argument:
+    where = f"{table}.{name}"
+    if not isinstance(data, dict):
+        raise row.fail(where, f"expected a table such as {{ default = 1.0 }}, found {data!r}")
+    row.only(_ARGUMENT, f"{where}.", data)
+    for key in ("rename", "drop", "report", "variadic", "note"):
+        if key in data and not isinstance(data[key], str):
+            raise row.fail(f"{where}.{key}", f"expected a string, found {data[key]!r}")
+    for key in ("invert", "keyword_only"):
+        if key in data and not isinstance(data[key], bool):
+            raise row.fail(f"{where}.{key}", f"expected true or false, found {data[key]!r}")
+    fates = [key for key in ("drop", "report") if key in data]
+    changes = [key for key in ("map", "scale", "invert") if data.get(key)]
+    if len(fates) > 1 or len(changes) > 1 or (fates and (changes or "pin" in data or "rename" in data)):
+        raise row.fail(where, f"{', '.join([*fates, *changes])} cannot be combined")
+    table_of_values = data.get("map")
+    pairs: tuple[tuple[Any, Any], ...] | None = None
+    if isinstance(table_of_values, dict):
+        pairs = tuple((old, _literal(new)) for old, new in table_of_values.items())
+    elif isinstance(table_of_values, list) and all(isinstance(p, list) and len(p) == 2 for p in table_of_values):
+        pairs = tuple((_literal(old), _literal(new)) for old, new in table_of_values)
+    elif table_of_values is not None:
+        raise row.fail(f"{where}.map", f"expected a table or a list of pairs, found {table_of_values!r}")
+    scale = data.get("scale")
+    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale == 0):
+        raise row.fail(f"{where}.scale", f"expected a number other than 0, found {scale!r}")
+    if data.get("variadic", "*") not in ("*", "**"):
+        raise row.fail(f"{where}.variadic", f"expected '*' or '**', found {data['variadic']!r}")
+    return Argument(
+        name=name,
+        default=_literal(data["default"]) if "default" in data else MISSING,
+        rename=data.get("rename"),
+        drop=data.get("drop"),
+        report=data.get("report"),
+        pin=_literal(data["pin"]) if "pin" in data else MISSING,
+        map=pairs,
+        scale=scale,
+        invert=data.get("invert", False),
+        variadic=data.get("variadic", ""),
+        keyword_only=data.get("keyword_only", False),
+        note=data.get("note", ""),
+    )
+
+
+def _arguments(row: _Row, table: str) -> dict[str, Argument]:
+    return {name: _argument(row, table, name, data) for name, data in row.get(table, dict, {}).items()}
+
+
+def _result(row: _Row, old: str, data: Any) -> ResultKey:
+    if isinstance(data, str):
+        return ResultKey(old, data)
+    if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+        raise row.fail(f"results.{old}", f"expected a new key or a table, found {data!r}")
+    row.only({"rename", "drop", "differs"}, f"results.{old}.", data)
+    if "drop" in data:
+        return ResultKey(old, None, drop=data["drop"])
+    return ResultKey(old, data.get("rename", old), differs=data.get("differs", ""))
+
+
+def _state(row: _Row, data: Any) -> StateRule:
+    if not isinstance(data, dict):
+        raise row.fail("state", f"expected tables, found {data!r}")
+    row.only(_STATE, "state.", data)
+    old, new = data.get("old"), data.get("new", [])
+    if not isinstance(old, str):
+        raise row.fail("state.old", f"expected a string, found {old!r}")
+    targets = (new,) if isinstance(new, str) else tuple(new)
+    if bool(targets) == bool(data.get("drop")):
+        raise row.fail("state.new", f"{old!r} needs either new or drop")
+    for target in targets:
+        if ("*" in old) != ("*" in target):
+            raise row.fail("state.new", f"{old!r} -> {target!r}: both or neither need '*'")
+    return StateRule(
+        old, targets, bool(data.get("transpose")), bool(data.get("squeeze")), drop=str(data.get("drop", ""))
+    )
+
+
+def _pin(row: _Row, name: str, data: Any) -> Pin:
+    if not isinstance(data, dict) or set(data) != {"value", "reason"}:
+        raise row.fail(f"pins.{name}", f"expected {{ value = ..., reason = ... }}, found {data!r}")
+    return Pin(name, _literal(data["value"]), str(data["reason"]))
+
+
+def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
+    new = row.get("new", str)
+    parity = row.get("parity", str, "exact" if new != "none" else "fixed")
+    if parity not in _PARITY:
+        raise row.fail("parity", f"expected one of {', '.join(_PARITY)}, found {parity!r}")
+    domain, reason = row.get("domain", str, ""), row.get("reason", str, "")
+    deviations = row.strings("deviations", [])
+    if new == "none" and not reason:
+        raise row.fail("new", "a row without a successor needs a reason")
+    if new != "none" and "." not in new:
+        raise row.fail("new", f"expected a dotted path or 'none', found {new!r}")
+    if parity == "documented" and not (domain and deviations):
+        raise row.fail("parity", "documented rows state their domain and their deviations")
+    if parity == "fixed" and new != "none" and not deviations:
+        raise row.fail("parity", "fixed rows state their deviations")
+    returns = row.strings("returns", [])
+    if len(returns) not in (0, 2):
+        raise row.fail("returns", f"expected [old, new], found {list(returns)!r}")
+    return Case(
+        new=None if new == "none" else new,
+        parity=parity,
+        when=when,
+        registry=row.get("registry", str, None),
+        domain=domain,
+        deviations=deviations,
+        reason=reason,
+        returns=(returns[0], returns[1]) if returns else None,
+        arguments=_arguments(row, "arguments"),
+        pins={name: _pin(row, name, data) for name, data in row.get("pins", dict, {}).items()},
+        forward=_arguments(row, "forward") if "forward" in row.data else None,
+        results={old: _result(row, old, data) for old, data in row.get("results", dict, {}).items()},
+        members=row.get("members", dict, {}),
+        state=tuple(_state(row, data) for data in row.get("state", list, [])),
+    )
+
+
+def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {key: value for key, value in base.items() if key in _CASE}
+    for key, value in override.items():
+        if key in _MERGED and isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **value}
+        elif key != "when":
+            merged[key] = value
+    return merged
+
+
+def _cases(row: _Row) -> tuple[Case, ...]:
+    overrides = row.get("case", list, [])
+    if not overrides:
+        return (_case(row, {}),)
+    cases = []
+    for number, override in enumerate(overrides, 1):
+        part = _Row(row.reader, override, row.header, row.index, f"{row.label} case {number}")
+        part.only(_CASE | {"when"})
+        when = part.get("when", dict, {})
+        options = {k: tuple(_literal(v)) if isinstance(v, list) else (_literal(v),) for k, v in when.items()}
+        whole = _Row(row.reader, _merge(row.data, override), row.header, row.index, part.label)
+        case = _case(whole, options)
+        for name in options:
+            if name not in case.arguments:
+                raise whole.fail(f"when.{name}", "not an argument of the old signature")
+        cases.append(case)
+    return tuple(cases)
+
+
+def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
+    """The catalog in ``text``; ``source`` is its name in errors.
+
+    Raises:
+        CatalogError: not TOML, or not by the schema; names file, line, row and key.
+    """
+    reader = _Reader(text, source)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise CatalogError(f"{source}:{line.group(1) if line else 1}: not valid TOML: {error}") from error
+    top = _Row(reader, data, "", 0, "top level")
+    top.only(_TOP)
+    if top.get("schema", int) != 1:
+        raise top.fail("schema", f"this version reads schema 1, found {data['schema']!r}")
+    system, twins = top.get("system", str), top.get("twins", str, "legacy")
+    versions = (top.get("deprecated_in", str), top.get("removed_in", str))
+    roots, parents = top.strings("roots"), top.strings("parents", [])
+
+    modules: dict[str, str] = {}
+    module_paths: dict[str, tuple[str, ...]] = {}
+    module_twins: dict[str, str] = {}
+    for index, entry in enumerate(top.get("module", list, [])):
+        row = _Row(reader, entry, "module", index, f"module {index + 1}")
+        row.only(_MODULE)
+        old = row.get("old", str)
+        if old in module_paths:
+            raise row.fail("old", f"{old!r} has two rows")
+        paths = row.strings("paths", [f"{root}.{old}" for root in roots])
+        module_paths[old] = paths
+        module_twins[old] = f"{twins}.{row.get('twin', str, old)}"
+        modules.update(dict.fromkeys(paths, module_twins[old]))
+
+    symbols: list[Symbol] = []
+    for index, entry in enumerate(top.get("symbol", list, [])):
+        row = _Row(reader, entry, "symbol", index, f"symbol {index + 1}")
+        old = row.get("old", str)
+        row.label = f"symbol {old}"
+        row.only(_SYMBOL)
+        module, _, name = old.rpartition(".")
+        if module not in module_paths:
+            raise row.fail("old", f"no [[module]] row for {module!r}")
+        kind = row.get("kind", str)
+        if kind not in ("class", "function"):
+            raise row.fail("kind", f"expected class or function, found {kind!r}")
+        exported = row.strings("exported", [])
+        if exported and not top.get("package", bool, True):
+            raise row.fail("exported", "the roots of this system are no packages that export names")
+        symbols.append(
+            Symbol(
+                system=system,
+                old=old,
+                kind=kind,
+                twin=f"{module_twins[module]}.{name}",
+                paths=tuple(f"{path}.{name}" for path in module_paths[module]),
+                package_paths=(*(f"{root}.{n}" for root in roots for n in exported), *row.strings("aliases", [])),
+                cases=_cases(row),
+                deprecated_in=versions[0],
+                removed_in=versions[1],
+                line=reader.line_of("symbol", index),
+            )
+        )
+    known = {symbol.old for symbol in symbols}
+    configs = []
+    for index, entry in enumerate(top.get("config", list, [])):
+        row = _Row(reader, entry, "config", index, f"config {index + 1}")
+        row.only(_CONFIG)
+        names = row.get("names", dict)
+        for name, target in names.items():
+            if target not in known:
+                raise row.fail(f"names.{name}", f"no [[symbol]] row for {target!r}")
+        configs.append(ConfigRule(row.get("path", str), row.get("name", str), row.get("arguments", str, ""), names))
+    packages = dict.fromkeys(roots, twins) if top.get("package", bool, True) else {}
+    packages.update(dict.fromkeys(parents, twins))
+    try:
+        return Catalog(
+            symbols=tuple(symbols),
+            modules=modules,
+            packages=packages,
+            configs=tuple(configs),
+            versions=dict.fromkeys([*modules, *packages], versions),
+        )
+    except CatalogError as error:
+        raise CatalogError(f"{source}: {error}") from error
+
+
+def load_catalog(paths: Sequence[Path]) -> Catalog:
+    """The merged catalog of the files ``paths``.
+
+    Raises:
+        CatalogError: a file cannot be read, breaks the schema, or two files claim the same old path.
+    """
+    parts = []
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CatalogError(f"{path}: cannot read the catalog: {error}") from error
+        parts.append(parse_catalog(text, str(path)))
+    return Catalog.merge(parts)

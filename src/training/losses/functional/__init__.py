@@ -1,0 +1,43 @@
+"""Pure functions: the mathematics of the losses. They import torch only and hold no state."""
+
+from __future__ import annotations
+
+from .cross_entropy import (
+    info_nce,
+    nt_xent,
+    reduce,
+    smooth_targets,
+    soft_cross_entropy,
+    supervised_contrastive,
+    uniform_targets,
+)
+from .moments import center, covariance, off_diagonal_energy, standardize
+from .precision import autocast_off, eps_for, upcast
+from .retrieval import retrieval_accuracy, retrieval_metrics, retrieval_recall
+from .similarity import dot_similarity, encode_ids, l2_normalize, match_mask
+from .streaming import bank_logsumexp
+
+__all__ = [
+    "autocast_off",
+    "bank_logsumexp",
+    "center",
+    "covariance",
+    "dot_similarity",
+    "encode_ids",
+    "eps_for",
+    "info_nce",
+    "l2_normalize",
+    "match_mask",
+    "nt_xent",
+    "off_diagonal_energy",
+    "reduce",
+    "retrieval_accuracy",
+    "retrieval_metrics",
+    "retrieval_recall",
+    "smooth_targets",
+    "soft_cross_entropy",
+    "standardize",
+    "supervised_contrastive",
+    "uniform_targets",
+    "upcast",
+]

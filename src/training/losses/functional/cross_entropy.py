@@ -1,0 +1,147 @@
+"""Cross entropies over similarities: InfoNCE with any number of positives, NT-Xent, SupCon, soft targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .precision import upcast
+from .similarity import dot_similarity, match_mask
+
+__all__ = [
+    "info_nce",
+    "nt_xent",
+    "reduce",
+    "smooth_targets",
+    "soft_cross_entropy",
+    "supervised_contrastive",
+    "uniform_targets",
+]
+
+
+def reduce(loss: Tensor, reduction: str, num_valid: Tensor | int | None = None) -> Tensor:
+    """Mean, sum or nothing over all elements; ``mean`` divides by ``num_valid`` (at least 1) where it is given.
+
+    The mean of nothing is a zero that keeps the graph.
+    """
+    if reduction == "none":
+        return loss
+    total = loss.sum()
+    if reduction == "sum":
+        return total
+    if num_valid is None:
+        return total / max(loss.numel(), 1)
+    if isinstance(num_valid, Tensor):
+        return total / num_valid.to(total.dtype).clamp(min=1)
+    return total / max(num_valid, 1)
+
+
+def uniform_targets(positive: Tensor, dtype: torch.dtype) -> Tensor:
+    """Target distribution over the positives of each row: ``positive / count``; rows without any are all zero."""
+    weights = positive.to(dtype)
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:
+    """``(1 - s) q + s / C`` for target distributions ``q`` of shape ``[B, C]``."""
+    return targets * (1.0 - smoothing) + smoothing / max(targets.shape[-1], 1) if smoothing else targets
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """``-sum_c q_c log softmax(logits)_c`` per row, for target distributions ``q``.
+
+    A class of logit -inf and target 0 counts nothing.
+    """
+    log_p = F.log_softmax(upcast(logits), dim=-1)
+    return -torch.where(targets == 0, 0.0, targets * log_p).sum(dim=-1)
+
+
+def info_nce(
+    logits: Tensor,
+    positive: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    negative_lse: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE per row, uniform over all positives of the row.
+
+    ``l_i = logsumexp_j(s_ij) - mean_{p in P_i} s_ip``, with ``s`` the logits (already divided by the temperature).
+    With one positive this is the softmax cross entropy of van den Oord et al. 2018; with several it is the expectation
+    over a uniformly drawn positive. Rows without positives give zero.
+
+    Args:
+        logits: ``[B, C]``.
+        positive: boolean ``[B, C]``; default: the diagonal.
+        label_smoothing: share of the target that is spread evenly over the ``C`` columns.
+        negative_lse: ``[B]`` log-sum-exp of further negatives (a queue), which enter the denominator only.
+    """
+    logits = upcast(logits)
+    denominator = torch.logsumexp(logits, dim=1)
+    if negative_lse is not None:
+        denominator = torch.logaddexp(denominator, negative_lse)
+    if positive is None:
+        matched = logits.diagonal()
+        counted = None
+    else:
+        matched = (logits * uniform_targets(positive, logits.dtype)).sum(dim=1)
+        counted = positive.any(dim=1)
+    if label_smoothing:
+        matched = (1.0 - label_smoothing) * matched + label_smoothing * logits.mean(dim=1)
+    loss = denominator - matched
+    return loss if counted is None else torch.where(counted, loss, torch.zeros_like(loss))
+
+
+def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:
+    """NT-Xent of SimCLR (Chen et al. 2020) for rows of unit length.
+
+    ``l_i = -s_{i,p(i)} / t + log sum_{k != i} exp(s_ik / t)`` over the ``2B`` rows of ``[z_a; z_b]``, where ``p(i)`` is
+    the other view of the same sample and ``s`` the inner product.
+
+    Args:
+        z_a: first view ``[B, D]``, normalised by the caller.
+        z_b: second view ``[B, D]``.
+        temperature: ``t > 0``.
+        reduction: ``mean``, ``sum`` or ``none`` (``[2B]``).
+    """
+    if z_a.shape != z_b.shape or z_a.dim() != 2:
+        raise ValueError(f"z_a and z_b must both be [B, D], found {list(z_a.shape)} and {list(z_b.shape)}")
+    batch = z_a.shape[0]
+    z = torch.cat([z_a, z_b])
+    logits = dot_similarity(z, z) / temperature
+    logits = logits.masked_fill(torch.eye(2 * batch, dtype=torch.bool, device=z.device), float("-inf"))
+    matched = torch.cat([logits.diagonal(batch), logits.diagonal(-batch)])
+    return reduce(torch.logsumexp(logits, dim=1) - matched, reduction)
+
+
+def supervised_contrastive(
+    features: Tensor,
+    labels: Tensor,
+    temperature: float | Tensor = 0.07,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    """Supervised contrastive loss, the ``L_out`` of Khosla et al. 2020, for rows of unit length.
+
+    ``l_i = -1/|P_i| sum_{p in P_i} s_ip / t + log sum_{k != i} exp(s_ik / t)`` with ``P_i`` the other rows of the same
+    label. Rows without positives give zero and do not count in the mean.
+
+    Args:
+        features: ``[N, D]``, normalised by the caller (stack the views of a sample as rows).
+        labels: integer ``[N]``.
+        temperature: ``t > 0``.
+        reduction: ``mean`` (over rows that have positives), ``sum`` or ``none`` (``[N]``).
+    """
+    if features.dim() != 2 or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"features must be [N, D] and labels [N], found {list(features.shape)} and {list(labels.shape)}"
+        )
+    logits = dot_similarity(features, features) / temperature
+    own = torch.eye(features.shape[0], dtype=torch.bool, device=features.device)
+    positive = match_mask(labels) & ~own
+    denominator = torch.logsumexp(logits.masked_fill(own, float("-inf")), dim=1)
+    matched = (logits * uniform_targets(positive, logits.dtype)).sum(dim=1)
+    counted = positive.any(dim=1)
+    # a lone row has an empty denominator (-inf), which must not reach the gradient
+    loss = torch.where(counted, denominator.masked_fill(~counted, 0.0) - matched, torch.zeros_like(matched))
+    return reduce(loss, reduction, counted.sum())

@@ -1,0 +1,23 @@
+"""Where numbers are accumulated: half precision in, float32 inside."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["autocast_off", "eps_for", "upcast"]
+
+
+def upcast(x: Tensor) -> Tensor:
+    """``x`` in the dtype in which sums, exponentials and norms are taken: half precision becomes float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def eps_for(dtype: torch.dtype) -> float:
+    """Smallest norm or variance that is divided by: 1e-12, or 1e-6 for half precision."""
+    return 1e-6 if dtype in (torch.float16, torch.bfloat16) else 1e-12
+
+
+def autocast_off(x: Tensor) -> torch.autocast:
+    """A context in which matrix products keep the dtype of their operands on the device of ``x``."""
+    return torch.autocast(device_type=x.device.type, enabled=False)

@@ -1,0 +1,59 @@
+"""Similarities between embeddings, and which pairs belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .precision import autocast_off, upcast
+
+__all__ = ["dot_similarity", "encode_ids", "l2_normalize", "match_mask"]
+
+
+def l2_normalize(x: Tensor, *, dim: int = -1, eps: float = 1e-12) -> Tensor:
+    """Rows of unit Euclidean length: ``x / max(|x|, eps)``; half precision is computed and returned in float32."""
+    return F.normalize(upcast(x), p=2.0, dim=dim, eps=eps)
+
+
+def dot_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """All inner products ``a b^T`` of rows, shape ``[A, B]``, in float32 or better also under autocast."""
+    with autocast_off(a):
+        return upcast(a) @ upcast(b).mT
+
+
+def encode_ids(ids: Tensor | Sequence[int] | Sequence[str], *, device: torch.device | None = None) -> Tensor:
+    """Ids as an int64 vector in which equal ids, and only these, have equal numbers.
+
+    Integer and boolean tensors are used as they are, lists of integers likewise, strings through a 63-bit digest, so
+    that ids of different batches can be compared. Pass a tensor where the caller is compiled.
+
+    Args:
+        ids: 1-D integer tensor, or a list of integers, or a list of strings.
+        device: device of the result; default: that of ``ids``, or the CPU.
+
+    Raises:
+        ValueError: other element types, mixed types, or more than one dimension.
+    """
+    if isinstance(ids, Tensor):
+        if ids.dim() != 1:
+            raise ValueError(f"ids must have one dimension, found shape {list(ids.shape)}")
+        if ids.is_floating_point() or ids.is_complex():
+            raise ValueError(f"ids must be integers or strings, found a tensor of {ids.dtype}")
+        return ids.to(device=device, dtype=torch.int64)
+    values = list(ids)
+    if all(isinstance(value, str) for value in values):
+        digests = [hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in values]
+        return torch.tensor([int.from_bytes(d, "big") >> 1 for d in digests], dtype=torch.int64, device=device)
+    if all(isinstance(value, int) for value in values):
+        return torch.tensor(values, dtype=torch.int64, device=device)
+    kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+    raise ValueError(f"ids must be all integers or all strings, found {kinds}")
+
+
+def match_mask(row_ids: Tensor, column_ids: Tensor | None = None) -> Tensor:
+    """Boolean ``[R, C]``: row id equals column id (the same ids on both sides by default)."""
+    return row_ids[:, None] == (row_ids if column_ids is None else column_ids)[None, :]

@@ -1,0 +1,32 @@
+"""What every loss is made of."""
+
+from __future__ import annotations
+
+from .base_contrastive import BaseContrastiveLoss, Ids
+from .base_loss import REDUCTIONS, BaseLoss, require_choice, require_features, require_number
+from .base_supervised import BaseSupervisedLoss
+from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
+from .momentum import MomentumEncoder
+from .output import LossOutput
+from .projection import ProjectionHead
+from .queue import NO_ID, FeatureQueue
+
+__all__ = [
+    "NO_ID",
+    "REDUCTIONS",
+    "BaseContrastiveLoss",
+    "BaseLoss",
+    "BaseSupervisedLoss",
+    "FeatureQueue",
+    "HardNegativeMiningMixin",
+    "Ids",
+    "LossOutput",
+    "MomentumEncoder",
+    "NormalizationMixin",
+    "ProjectionHead",
+    "ProjectionMixin",
+    "TemperatureScalingMixin",
+    "require_choice",
+    "require_features",
+    "require_number",
+]

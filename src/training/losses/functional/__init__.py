@@ -11,7 +11,7 @@ from .cross_entropy import (
     supervised_contrastive,
     uniform_targets,
 )
-from .moments import center, covariance, off_diagonal_energy, standardize
+from .moments import center, covariance, covariance_energy, off_diagonal_energy, standardize
 from .precision import autocast_off, eps_for, upcast
 from .retrieval import retrieval_accuracy, retrieval_metrics, retrieval_recall
 from .similarity import dot_similarity, encode_ids, l2_normalize, match_mask
@@ -22,6 +22,7 @@ __all__ = [
     "bank_logsumexp",
     "center",
     "covariance",
+    "covariance_energy",
     "dot_similarity",
     "encode_ids",
     "eps_for",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .precision import autocast_off, upcast
 
-__all__ = ["center", "covariance", "off_diagonal_energy", "standardize"]
+__all__ = ["center", "covariance", "covariance_energy", "off_diagonal_energy", "standardize"]
 
 
 def center(x: Tensor) -> Tensor:
@@ -32,3 +33,39 @@ def covariance(x: Tensor, y: Tensor | None = None) -> Tensor:
 def off_diagonal_energy(matrix: Tensor) -> Tensor:
     """Sum of the squared off-diagonal entries of a square matrix."""
     return matrix.square().sum() - matrix.diagonal().square().sum()
+
+
+def covariance_energy(x: Tensor, *, chunk_size: int | None = None, recompute: bool = False) -> Tensor:
+    """Sum of the squared off-diagonal entries of the covariance of ``[B, D]`` rows, without building more than needed.
+
+    With centred rows, ``C = x^T x / (B - 1)`` is ``[D, D]`` and the Gram matrix ``G = x x^T / (B - 1)`` is ``[B, B]``.
+    Both have the same sum of squares, so for ``B < D`` the energy is ``|G|^2 - sum_k C_kk^2`` (exact, also its
+    gradient; where one column outweighs all others by far the difference loses digits).
+
+    Args:
+        x: ``[B, D]`` with ``B >= 2``; centred here.
+        chunk_size: columns of the matrix that are formed at a time; default: all.
+        recompute: form the matrix again in the backward pass instead of keeping it.
+    """
+    x = center(x)
+    rows, columns = x.shape
+    gram = rows < columns
+    factor = x.mT if gram else x
+
+    def block(factor: Tensor, start: int, stop: int) -> Tensor:
+        with autocast_off(factor):
+            product = (factor.mT @ factor[:, start:stop]).div_(rows - 1)
+        if not gram:
+            product.diagonal(-start).zero_()
+        return product.square().sum()
+
+    size = min(rows, columns)
+    step = size if chunk_size is None else chunk_size
+    energy = x.new_zeros(())
+    for start in range(0, size, step):
+        bounds = (start, min(start + step, size))
+        if recompute:
+            energy = energy + checkpoint(block, factor, *bounds, use_reentrant=False, preserve_rng_state=False)
+        else:
+            energy = energy + block(factor, *bounds)
+    return energy - (x.square().sum(dim=0) / (rows - 1)).square().sum() if gram else energy

@@ -1,0 +1,20 @@
+"""Where the public names live. Nothing here is imported before it is asked for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PUBLIC: Final[dict[str, str]] = {
+    # name: module below training.losses
+    "BaseContrastiveLoss": "base",
+    "BaseLoss": "base",
+    "BaseSupervisedLoss": "base",
+    "LossOutput": "base",
+    "LossRegistry": "loss_registry",
+}
+"""Names of the package. Names that the old package exported too (VICRegLoss, ...) are not among them: until the old
+ones are removed they mean the frozen twins, and the new classes are imported from their family."""
+
+REGISTRY: Final[dict[str, str]] = {
+    # registry name: module below training.losses that registers it
+}

@@ -1,0 +1,115 @@
+"""The root of the hierarchy: validation of common arguments, reduction, results, old state_dict keys."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..functional import reduce
+from . import compat
+from .output import LossOutput
+
+__all__ = ["REDUCTIONS", "BaseLoss", "require_choice", "require_features", "require_number"]
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def require_number(
+    name: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    exclusive: bool = False,
+    integer: bool = False,
+) -> None:
+    """Raise unless ``value`` is a number in ``[low, high]`` (``exclusive``: greater than ``low``).
+
+    Raises:
+        ValueError: names the argument, the value found and what is allowed.
+    """
+    kind: type | tuple[type, ...] = int if integer else (int, float)
+    what = "an integer" if integer else "a number"
+    bounds = []
+    if low > -math.inf:
+        bounds.append(f"{'greater than' if exclusive else 'at least'} {low:g}")
+    if high < math.inf:
+        bounds.append(f"at most {high:g}")
+    wanted = " ".join([what, " and ".join(bounds)]).strip()
+    valid = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if not valid or value > high or (value <= low if exclusive else value < low):
+        raise ValueError(f"{name} must be {wanted}, found {value!r}")
+
+
+def require_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, found {value!r}")
+
+
+def require_features(**named: Tensor) -> None:
+    """Raise ``ValueError`` unless all are floating ``[B, D]`` tensors of one shape, with at least one row."""
+    shapes = {name: list(x.shape) for name, x in named.items()}
+    found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    if any(x.dim() != 2 for x in named.values()) or len({x.shape for x in named.values()}) > 1:
+        raise ValueError(f"{' and '.join(named)} must have one common shape [B, D], found {found}")
+    for name, x in named.items():
+        if x.shape[0] == 0:
+            raise ValueError(f"{name} is an empty batch, found shape {shapes[name]}; at least one row is needed")
+        if not x.is_floating_point():
+            raise ValueError(f"{name} must be floating point, found {x.dtype}")
+
+
+class BaseLoss(nn.Module, ABC):
+    """A loss with a checked reduction.
+
+    Subclasses have keyword-only constructors, register themselves with ``@LossRegistry.register(name)`` and implement
+    ``forward``, which returns a tensor (one term) or ``self.output(loss=..., ...)`` (several terms, metrics).
+
+    State saved by the old class of the catalog loads into the new one: keys are renamed on the way in, under any
+    prefix, and only if the new keys are missing.
+
+    Args:
+        reduction: ``mean`` (over valid elements), ``sum`` or ``none``.
+    """
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        super().__init__()
+        require_choice("reduction", reduction, REDUCTIONS)
+        self.reduction = reduction
+
+    @abstractmethod
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of one batch."""
+
+    def apply_reduction(self, loss: Tensor, num_valid: Tensor | int | None = None) -> Tensor:
+        """Reduce an element-wise loss; ``mean`` divides by ``num_valid`` (at least 1) where it is given."""
+        return reduce(loss, self.reduction, num_valid)
+
+    def output(self, loss: Tensor, **entries: Tensor) -> LossOutput:
+        """A result with ``loss`` carrying the graph and every other entry detached.
+
+        Use ``self.output(loss, **{"recall@1": r})`` for keys that are no identifiers.
+        """
+        return LossOutput(
+            {"loss": loss, **{name: value.detach() for name, value in entries.items()}},
+            owner=compat.path_of(type(self)),
+        )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        compat.upgrade_state(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def old_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """``state_dict`` of the old class with the keys of this one; unknown keys stay."""
+        converted = dict(state_dict)
+        compat.upgrade_state(self, converted, "")
+        return converted
+
+    def extra_repr(self) -> str:
+        """Configuration that is not visible in the sub-modules."""
+        return f"reduction={self.reduction!r}"

@@ -1,0 +1,45 @@
+"""Exponential moving average of an encoder."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from .base_loss import require_number
+
+__all__ = ["MomentumEncoder"]
+
+
+class MomentumEncoder(nn.Module):
+    """A frozen copy of ``encoder`` that follows it: ``theta_k <- m theta_k + (1 - m) theta_q`` (He et al. 2020).
+
+    Buffers (batch-norm statistics) are copied. The copy stays in eval mode only if ``encoder`` is; it never requires
+    gradients.
+
+    Args:
+        encoder: the trained module; it is copied, not owned.
+        momentum: ``m`` in [0, 1].
+    """
+
+    def __init__(self, encoder: nn.Module, *, momentum: float = 0.999) -> None:
+        super().__init__()
+        require_number("momentum", momentum, low=0.0, high=1.0)
+        self.momentum = momentum
+        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, encoder: nn.Module) -> None:
+        """One step towards ``encoder``, which must have the structure of the original."""
+        for name, value in encoder.named_parameters():
+            own = self.encoder.get_parameter(name)
+            own.lerp_(value.to(own.dtype), 1.0 - self.momentum)
+        for name, value in encoder.named_buffers():
+            self.encoder.get_buffer(name).copy_(value)
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The features of the averaged encoder, without a graph."""
+        return self.encoder(*args, **kwargs)

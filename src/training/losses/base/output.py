@@ -1,0 +1,74 @@
+"""What a loss of several terms returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from . import compat
+
+__all__ = ["LossOutput"]
+
+
+class LossOutput(dict[str, Tensor]):
+    """A dict of named terms. ``"loss"`` (also ``.loss``) carries the graph, every other entry is detached.
+
+    Keys of the old class's result answer as well, with a deprecation warning that names the new key.
+
+    Args:
+        entries: the terms.
+        owner: dotted path of the loss class, whose catalog rows know the old keys.
+    """
+
+    def __init__(self, entries: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (), owner: str = "") -> None:
+        super().__init__(entries)
+        self.owner = owner
+
+    @property
+    def loss(self) -> Tensor:
+        """The value to call ``backward`` on."""
+        return self["loss"]
+
+    def __missing__(self, key: str) -> Tensor:
+        new = compat.new_result_key(self.owner, key, self)
+        if new is None:
+            raise KeyError(key)
+        return self[new]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The entry, also by an old key; ``default`` if there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: object) -> bool:
+        if super().__contains__(key):
+            return True
+        return isinstance(key, str) and compat.new_result_key(self.owner, key, self) is not None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LossOutput, (dict(self), self.owner)
+
+    def __copy__(self) -> LossOutput:
+        return LossOutput(self, self.owner)
+
+    copy = __copy__
+
+    def __repr__(self) -> str:
+        return f"LossOutput({super().__repr__()})"
+
+
+def _flatten(output: LossOutput) -> tuple[list[Any], tuple[tuple[str, ...], str]]:
+    return list(output.values()), (tuple(output), output.owner)
+
+
+def _unflatten(values: Iterable[Any], context: tuple[tuple[str, ...], str]) -> LossOutput:
+    keys, owner = context
+    return LossOutput(zip(keys, values, strict=True), owner)
+
+
+pytree.register_pytree_node(LossOutput, _flatten, _unflatten, serialized_type_name="training.losses.LossOutput")

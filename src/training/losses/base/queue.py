@@ -1,0 +1,82 @@
+"""A first-in-first-out store of past embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .base_loss import require_number
+
+__all__ = ["NO_ID", "FeatureQueue"]
+
+NO_ID = -(2**63)
+"""The id of an entry that was stored without one."""
+
+
+class FeatureQueue(nn.Module):
+    """Ring buffer of ``size`` rows with the id of each; pointer and fill level are buffers too.
+
+    Rows are written in place and never copied, so a reader must not save them for a backward pass
+    (``functional.bank_logsumexp`` does not). No host synchronisation.
+
+    Attributes:
+        features: ``[size, dim]``.
+        ids: ``[size]`` int64, ``NO_ID`` where none was given.
+        ptr: 0-d int64, next row to be written.
+        filled: 0-d int64, number of rows that hold something.
+    """
+
+    features: Tensor
+    ids: Tensor
+    ptr: Tensor
+    filled: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        require_number("size", size, low=1, integer=True)
+        require_number("dim", dim, low=1, integer=True)
+        self.size, self.dim = size, dim
+        self.register_buffer("features", torch.zeros(size, dim))
+        self.register_buffer("ids", torch.full((size,), NO_ID, dtype=torch.int64))
+        self.register_buffer("ptr", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def enqueue(self, features: Tensor, ids: Tensor | None = None) -> None:
+        """Store the rows of ``features`` ``[B, dim]`` (the last ``size`` of them), oldest entries first out.
+
+        Raises:
+            ValueError: another width, or another number of ids.
+        """
+        if features.dim() != 2 or features.shape[1] != self.dim:
+            raise ValueError(f"features must be [B, {self.dim}], found {list(features.shape)}")
+        rows = features.shape[0]
+        if ids is None:
+            ids = torch.full((rows,), NO_ID, dtype=torch.int64, device=features.device)
+        elif ids.shape != (rows,):
+            raise ValueError(f"ids must be [{rows}], found {list(ids.shape)}")
+        kept = min(rows, self.size)
+        where = (self.ptr + (rows - kept) + torch.arange(kept, device=self.ptr.device)) % self.size
+        self.features.index_copy_(0, where, features[rows - kept :].to(self.features.dtype))
+        self.ids.index_copy_(0, where, ids[rows - kept :])
+        self.ptr.copy_((self.ptr + rows) % self.size)
+        self.filled.copy_((self.filled + rows).clamp(max=self.size))
+
+    def keep_mask(self, ids: Tensor | None = None) -> Tensor:
+        """Which entries are negatives of which query: ``[1, size]``, or ``[B, size]`` for query ids ``[B]``.
+
+        Entries that are not filled are never kept, entries of the query's own id neither.
+        """
+        filled = (torch.arange(self.size, device=self.ptr.device) < self.filled)[None, :]
+        if ids is None:
+            return filled
+        return filled & (self.ids[None, :] != ids[:, None])
+
+    @property
+    def fill_ratio(self) -> Tensor:
+        """Share of rows that hold something, 0-d."""
+        return self.filled / self.size
+
+    def extra_repr(self) -> str:
+        """Sizes."""
+        return f"size={self.size}, dim={self.dim}"

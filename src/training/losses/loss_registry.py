@@ -1,0 +1,86 @@
+"""Losses by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from torch import nn
+
+__all__ = ["LossRegistry"]
+
+LossType = TypeVar("LossType", bound=type[nn.Module])
+
+
+class LossRegistry:
+    """Name -> loss class. Families register themselves at import; ``create`` imports what is not there yet.
+
+    Example::
+
+        @LossRegistry.register("clip")
+        class CLIPLoss(BaseContrastiveLoss): ...
+
+        loss = LossRegistry.create("clip", temperature=0.1)
+    """
+
+    _classes: ClassVar[dict[str, type[nn.Module]]] = {}
+    _load: ClassVar[Callable[[str | None], None] | None] = None
+
+    @classmethod
+    def register(cls, name: str) -> Callable[[LossType], LossType]:
+        """Class decorator that registers a loss under ``name``.
+
+        Raises:
+            ValueError: the name is taken by another class.
+        """
+
+        def decorate(loss: LossType) -> LossType:
+            known = cls._classes.get(name)
+            if known is not None and (known.__module__, known.__qualname__) != (loss.__module__, loss.__qualname__):
+                raise ValueError(
+                    f"the registry name {name!r} is taken by {known.__module__}.{known.__qualname__}, "
+                    f"found again on {loss.__module__}.{loss.__qualname__}"
+                )
+            cls._classes[name] = loss
+            return loss
+
+        return decorate
+
+    @classmethod
+    def set_loader(cls, load: Callable[[str | None], None]) -> None:
+        """``load(name)`` imports the module that registers ``name``; ``load(None)`` imports all of them."""
+        cls._load = staticmethod(load)
+
+    @classmethod
+    def get(cls, name: str) -> type[nn.Module]:
+        """The class registered under ``name``.
+
+        Raises:
+            ValueError: unknown name; the message lists close ones.
+        """
+        if name not in cls._classes and cls._load is not None:
+            cls._load(name)
+        if name not in cls._classes:
+            known = cls.available()
+            close = difflib.get_close_matches(str(name), known, n=3)
+            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise ValueError(f"unknown loss {name!r}{hint} (available: {', '.join(known)})")
+        return cls._classes[name]
+
+    @classmethod
+    def create(cls, name: str, /, **kwargs: Any) -> nn.Module:
+        """A loss by name, with the keyword arguments of its class.
+
+        Raises:
+            ValueError: unknown name, or an argument out of range.
+            TypeError: unknown argument.
+        """
+        return cls.get(name)(**kwargs)
+
+    @classmethod
+    def available(cls) -> list[str]:
+        """All registered names, sorted."""
+        if cls._load is not None:
+            cls._load(None)
+        return sorted(cls._classes)

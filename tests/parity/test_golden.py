@@ -10,11 +10,6 @@ from tests.support.golden import Case, load_cases, modules, replay, systems
 
 # Twins that are not written yet. Whoever writes one removes its line here.
 PENDING: set[tuple[str, str]] = {
-    ("dynvision", "activity_loss"),
-    ("dynvision", "base_loss"),
-    ("dynvision", "criterion_list"),
-    ("dynvision", "energy_loss"),
-    ("dynvision", "temporal_masking"),
     ("multimodal_insight", "__init__"),
     ("multimodal_insight", "barlow_twins_loss"),
     ("multimodal_insight", "clip_style_loss"),

@@ -1,0 +1,1 @@
+"""Frozen twins of the video-alignment code (old roots ``utils`` and ``external_util``)."""

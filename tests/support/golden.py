@@ -28,7 +28,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -45,7 +45,7 @@ Resolve = Callable[[str, str], Any]
 
 
 # ------------------------------------------------------------------------------------------------------------ cases
-@lru_cache(maxsize=None)
+@cache
 def _read(system: str, module: str) -> tuple[dict[str, Any], ...]:
     return tuple(json.loads((GOLDEN / system / f"{module}.json").read_text())["cases"])
 
@@ -162,7 +162,7 @@ def stand_ins(system: str) -> Callable[[Any], Any]:
     return register
 
 
-@lru_cache(maxsize=1)
+@cache
 def load_harnesses() -> None:
     """Import every ``tests/support/harness_*.py``."""
     for info in pkgutil.iter_modules([str(Path(__file__).parent)]):

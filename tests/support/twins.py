@@ -13,7 +13,7 @@ SUB_PACKAGES = ("alignment", "hjepa", "dynvision", "triangulate")
 
 
 def twin_module(name: str = "") -> ModuleType:
-    """The twin module ``legacy.NAME``: ``clip_style_loss``, ``hjepa.vicreg``, ``dynvision``; the package itself for ``""``."""
+    """The twin module ``legacy.NAME`` (``clip_style_loss``, ``hjepa.vicreg``); the package itself for ``""``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecatedWarning)
         return importlib.import_module(f"legacy.{name}" if name else "legacy")

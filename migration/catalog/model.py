@@ -53,6 +53,9 @@ One TOML file describes one old system. The file is data with a closed set of op
     old = "vision_projection.0.*"           # "*" matches the rest of the key
     new = "vision_head.layers.0.*"          # or a list (copied to each), or drop = "reason"
     transpose = true                        # optional: swap the last two dimensions; squeeze = true: [1] -> []
+    [[symbol.state]]
+    new = "vision_queue.ids"                # a key that the old state lacks: the new object's own value stays
+    fresh = "the old queue had no ids"
 
     [[symbol.case]]                         # optional: one row per value of arguments that choose a successor
     when = { loss_type = "nt_xent" }        # literal, or list of literals; a missing argument counts as its default
@@ -203,17 +206,18 @@ class ResultKey:
 
 @dataclass(frozen=True)
 class StateRule:
-    """State_dict keys ``old`` -> each of ``new`` (empty: dropped)."""
+    """State_dict keys ``old`` -> each of ``new`` (empty: dropped). ``fresh``: ``new`` had no counterpart."""
 
     old: str
     new: tuple[str, ...]
     transpose: bool = False
     squeeze: bool = False
     drop: str = ""
+    fresh: str = ""
 
     def match(self, key: str) -> str | None:
         """The part that ``*`` stands for if ``key`` matches ``old``, else ``None``."""
-        return _match(self.old, key)
+        return _match(self.old, key) if self.old else None
 
     def match_new(self, key: str) -> str | None:
         """The same for the first of the new keys, which is the one that a reverse conversion reads."""
@@ -398,7 +402,7 @@ _CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns
 }
 _SYMBOL = _CASE | {"old", "kind", "exported", "aliases", "case"}
 _ARGUMENT = {"default", "rename", "drop", "report", "pin", "map", "scale", "invert", "variadic", "keyword_only", "note"}
-_STATE = {"old", "new", "transpose", "squeeze", "drop"}
+_STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh"}
 _CONFIG = {"path", "name", "arguments", "names"}
 _PARITY = ("exact", "documented", "fixed")
 _MERGED = ("arguments", "pins", "forward", "results", "members")
@@ -552,17 +556,25 @@ def _state(row: _Row, data: Any) -> StateRule:
     if not isinstance(data, dict):
         raise row.fail("state", f"expected tables, found {data!r}")
     row.only(_STATE, "state.", data)
-    old, new = data.get("old"), data.get("new", [])
+    fresh = data.get("fresh", "")
+    old, new = data.get("old", "" if fresh else None), data.get("new", [])
     if not isinstance(old, str):
         raise row.fail("state.old", f"expected a string, found {old!r}")
     targets = (new,) if isinstance(new, str) else tuple(new)
+    if fresh and (old or not targets or set(data) - {"new", "fresh"}):
+        raise row.fail("state.fresh", "stands beside new alone")
     if bool(targets) == bool(data.get("drop")):
         raise row.fail("state.new", f"{old!r} needs either new or drop")
     for target in targets:
         if ("*" in old) != ("*" in target):
             raise row.fail("state.new", f"{old!r} -> {target!r}: both or neither need '*'")
     return StateRule(
-        old, targets, bool(data.get("transpose")), bool(data.get("squeeze")), drop=str(data.get("drop", ""))
+        old,
+        targets,
+        bool(data.get("transpose")),
+        bool(data.get("squeeze")),
+        drop=str(data.get("drop", "")),
+        fresh=str(fresh),
     )
 
 

@@ -6,14 +6,12 @@ Nothing is imported until an old key or an old path is asked for, and everything
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
 from collections.abc import Container
 from functools import cache
 from types import ModuleType
 from typing import Any
 
-__all__ = ["LazyShimFinder", "bridge", "install_finder", "new_result_key", "path_of", "upgrade_state"]
+__all__ = ["bridge", "install_finder", "legacy_attribute", "new_result_key", "path_of", "upgrade_state"]
 
 
 @cache
@@ -35,36 +33,36 @@ def path_of(cls: type) -> str:
 def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
     """The key that replaced ``key`` of an old result, if the catalog has one among the ``known`` (warns)."""
     module = bridge()
-    return module.new_result_key(owner, key, known) if module is not None and owner else None
+    if module is None or not owner:
+        return None
+    new: str | None = module.new_result_key(owner, key, known)
+    return new
 
 
 def upgrade_state(loss: Any, state_dict: dict[str, Any], prefix: str) -> None:
     """Rename the old keys of ``loss`` in ``state_dict`` in place; does nothing unless a key of its own is missing."""
-    own = loss.state_dict(keep_vars=True)
+    own: dict[str, Any] = loss.state_dict(keep_vars=True)
     if all(prefix + key in state_dict for key in own):
         return
     module = bridge()
     if module is not None:
-        module.upgrade_state(path_of(type(loss)), set(own), state_dict, prefix)
-
-
-class LazyShimFinder:
-    """Stands at the end of ``sys.meta_path`` and reads the catalog only when an old root is asked for."""
-
-    roots = ("src", "training.losses", "losses", "utils", "external_util", "dynvision", "triangulate_ai")
-
-    @classmethod
-    def find_spec(cls, fullname: str, path: Any = None, target: Any = None) -> Any:
-        """Hand the import of an old path to ``migration.shims``; ``None`` for everything else."""
-        if not any(fullname == root or fullname.startswith(f"{root}.") for root in cls.roots):
-            return None
-        if bridge() is None:
-            return None
-        shims = importlib.import_module("migration.shims")
-        return shims.find_spec(fullname, path)
+        module.upgrade_state(path_of(type(loss)), own, state_dict, prefix)
 
 
 def install_finder() -> None:
-    """Append the finder once."""
-    if LazyShimFinder not in sys.meta_path:
-        sys.meta_path.append(LazyShimFinder)
+    """Append the finder of old import paths (it reads the catalog when the first of them is asked for)."""
+    module = bridge()
+    if module is not None:
+        module.install_finder()
+
+
+def legacy_attribute(package: str, name: str) -> Any:
+    """The frozen twin that ``package`` exported as ``name`` (warns at the caller's line).
+
+    Raises:
+        AttributeError: there is none, or ``migration`` is not installed.
+    """
+    module = bridge()
+    if module is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return module.legacy_attribute(package, name)

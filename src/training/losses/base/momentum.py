@@ -36,8 +36,8 @@ class MomentumEncoder(nn.Module):
         for name, value in encoder.named_parameters():
             own = self.encoder.get_parameter(name)
             own.lerp_(value.to(own.dtype), 1.0 - self.momentum)
-        for name, value in encoder.named_buffers():
-            self.encoder.get_buffer(name).copy_(value)
+        for name, buffer in encoder.named_buffers():
+            self.encoder.get_buffer(name).copy_(buffer)
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,5 +54,5 @@ def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Ten
     query = upcast(query)
     if not isinstance(scale, Tensor):
         scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
-    lse: Tensor = _BankLogSumExp.apply(query, scale.to(query.dtype), bank.detach().to(query.dtype), keep)[0]
-    return lse
+    apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _BankLogSumExp.apply
+    return apply(query, scale.to(query.dtype), bank.detach().to(query.dtype), keep)[0]

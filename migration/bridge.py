@@ -1,0 +1,59 @@
+"""What new losses ask of the old world: result keys, state_dict keys, exported names. Loaded on a miss only."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Container, Mapping, MutableMapping
+from typing import Any
+
+__all__ = ["install_finder", "legacy_attribute", "new_result_key", "upgrade_state"]
+
+
+def install_finder() -> None:
+    """Serve old import paths."""
+    from .shims import install
+
+    install()
+
+
+def legacy_attribute(package: str, name: str) -> Any:
+    """See ``migration.shims.legacy_attribute``; the warning points behind the caller's ``__getattr__``."""
+    from .shims import legacy_attribute as attribute
+
+    return attribute(package, name, depth=3)
+
+
+def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
+    """The key that replaced the old result ``key`` of the loss ``owner``, if a row has one that is ``known``."""
+    from deprecation import DeprecatedWarning
+
+    from .catalog import builtin_catalog
+
+    has = dict.__contains__
+    for symbol, case in builtin_catalog().of_successor(owner):
+        result = case.results.get(key)
+        if result is None or result.new is None or not (isinstance(known, dict) and has(known, result.new)):
+            continue
+        frame = sys._getframe(1)
+        depth = 1
+        while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("training.losses.base"):
+            frame = frame.f_back
+            depth += 1
+        note = f" ({result.differs})" if result.differs else ""
+        warnings.warn(
+            DeprecatedWarning(
+                f"result key {key!r}", symbol.deprecated_in, symbol.removed_in, f"Use {result.new!r}{note}"
+            ),
+            stacklevel=depth + 1,
+        )
+        return result.new
+    return None
+
+
+def upgrade_state(owner: str, own: Mapping[str, Any], state: MutableMapping[str, Any], prefix: str) -> None:
+    """Rename old state_dict keys of the loss ``owner`` below ``prefix`` in place."""
+    from .catalog import builtin_catalog
+    from .state import upgrade_in_place
+
+    upgrade_in_place((case for _, case in builtin_catalog().of_successor(owner)), own, state, prefix)

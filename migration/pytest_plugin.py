@@ -1,0 +1,7 @@
+"""Pytest plugin that serves old import paths: ``pytest -p migration.pytest_plugin``."""
+
+from __future__ import annotations
+
+from .shims import install_for_children
+
+install_for_children()

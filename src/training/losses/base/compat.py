@@ -11,6 +11,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import torch
+
 __all__ = ["bridge", "install_finder", "legacy_attribute", "new_result_key", "path_of", "upgrade_state"]
 
 
@@ -31,9 +33,14 @@ def path_of(cls: type) -> str:
 
 
 def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
-    """The key that replaced ``key`` of an old result, if the catalog has one among the ``known`` (warns)."""
+    """The key that replaced ``key`` of an old result, if the catalog has one among the ``known`` (warns).
+
+    Compiled code gets no answer: the catalog cannot be read inside a graph.
+    """
+    if not owner or torch.compiler.is_compiling():
+        return None
     module = bridge()
-    if module is None or not owner:
+    if module is None:
         return None
     new: str | None = module.new_result_key(owner, key, known)
     return new

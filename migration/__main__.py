@@ -1,0 +1,186 @@
+"""``python -m migration``: the catalog, old scripts, the codemod, and the demonstration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import runpy
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .catalog import Case, Catalog, CatalogError, Symbol, builtin_catalog, load_catalog
+
+__all__ = ["main"]
+
+OK, FINDINGS, ERROR = 0, 1, 2
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return ERROR
+
+
+def _catalog(arguments: argparse.Namespace) -> Catalog:
+    return load_catalog(arguments.catalog) if arguments.catalog else builtin_catalog()
+
+
+def _row(case: Case) -> dict[str, Any]:
+    return {
+        "when": case.describe(),
+        "new": case.new,
+        "registry": case.registry,
+        "parity": case.parity,
+        "domain": case.domain,
+        "deviations": list(case.deviations),
+        "reason": case.reason,
+        "arguments": {name: _fate(argument) for name, argument in case.arguments.items()},
+        "pins": {pin.name: {"value": pin.value, "reason": pin.reason} for pin in case.pins.values()},
+        "forward": {name: _fate(argument) for name, argument in (case.forward or {}).items()},
+        "results": {key: result.new or f"dropped: {result.drop}" for key, result in case.results.items()},
+        "state": {rule.old or "(nothing)": ", ".join(rule.new) or f"dropped: {rule.drop}" for rule in case.state},
+    }
+
+
+def _fate(argument: Any) -> str:
+    if argument.drop is not None:
+        return f"dropped: {argument.drop}"
+    if argument.report is not None:
+        return f"reported: {argument.report}"
+    change = f" x {argument.scale:g}" if argument.scale else " (inverted)" if argument.invert else ""
+    values = f" by {dict(argument.map)}" if argument.map and all(isinstance(k, str) for k, _ in argument.map) else ""
+    return f"{argument.new_name}{change}{values}"
+
+
+def _show(symbol: Symbol) -> dict[str, Any]:
+    return {
+        "old": symbol.old,
+        "system": symbol.system,
+        "paths": list(symbol.all_paths),
+        "twin": symbol.twin,
+        "deprecated_in": symbol.deprecated_in,
+        "removed_in": symbol.removed_in,
+        "rows": [_row(case) for case in symbol.cases],
+    }
+
+
+def _print_symbol(data: dict[str, Any]) -> None:
+    print(f"{data['old']}  ({data['system']})")
+    print(f"  twin: {data['twin']}, deprecated in {data['deprecated_in']}, removed in {data['removed_in']}")
+    print("  old paths:", *data["paths"], sep="\n    ")
+    for row in data["rows"]:
+        condition = f" if {row['when']}" if row["when"] else ""
+        print(f"  -> {row['new'] or 'no successor'}{condition}  [{row['parity']}]")
+        for key in ("domain", "reason"):
+            if row[key]:
+                print(f"     {key}: {row[key]}")
+        for deviation in row["deviations"]:
+            print(f"     deviation: {deviation}")
+        for key in ("arguments", "pins", "forward", "results", "state"):
+            for old, new in row[key].items():
+                text = f"{old} = {new['value']!r} ({new['reason']})" if isinstance(new, dict) else f"{old} -> {new}"
+                print(f"     {key}: {text}")
+
+
+def _run_catalog(arguments: argparse.Namespace) -> int:
+    catalog = _catalog(arguments)
+    if arguments.action == "show":
+        found = catalog.find(arguments.name)
+        if not found:
+            import difflib
+
+            names = [name for symbol in catalog.symbols for name in (symbol.name, symbol.old, *symbol.all_paths)]
+            close = difflib.get_close_matches(arguments.name, names, n=3)
+            return _fail(f"no row for {arguments.name!r}" + (f"; did you mean {', '.join(close)}?" if close else ""))
+        data = [_show(symbol) for symbol in found]
+        if arguments.json:
+            print(json.dumps(data, indent=2, default=repr))
+        else:
+            for symbol_data in data:
+                _print_symbol(symbol_data)
+        return OK
+    from .catalog.check import check_catalog
+
+    problems = check_catalog(catalog)
+    rows = sum(len(symbol.cases) for symbol in catalog.symbols)
+    paths = sum(len(symbol.all_paths) for symbol in catalog.symbols)
+    if arguments.json:
+        print(
+            json.dumps({"symbols": len(catalog.symbols), "rows": rows, "paths": paths, "problems": problems}, indent=2)
+        )
+    else:
+        print(*problems, sep="\n", end="\n" if problems else "")
+        print(f"{len(catalog.symbols)} symbols, {rows} rows, {paths} old paths: {len(problems)} problems")
+    return FINDINGS if problems else OK
+
+
+def _run_script(arguments: argparse.Namespace) -> int:
+    script = Path(arguments.script)
+    if not script.is_file():
+        return _fail(f"SCRIPT {arguments.script!r} does not exist or is no file")
+    from deprecation import DeprecatedWarning
+
+    from .shims import install_for_children
+
+    install_for_children()
+    if not sys.warnoptions:
+        warnings.simplefilter("default", DeprecatedWarning)
+    sys.argv = [arguments.script, *arguments.arguments]
+    sys.path.insert(0, str(script.resolve().parent))
+    runpy.run_path(str(script), run_name="__main__")
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m migration", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    catalog = commands.add_parser("catalog", help="check or show the table of old and new names")
+    actions = catalog.add_subparsers(dest="action", required=True)
+    check = actions.add_parser("check", help="compare the catalog with the twins and the new losses")
+    show = actions.add_parser("show", help="everything about an old name")
+    show.add_argument("name", metavar="OLD.NAME", help="full old path, module.Name, or a bare name")
+    for action in (check, show):
+        action.add_argument("--catalog", type=Path, action="append", metavar="FILE", help="read this file instead")
+        action.add_argument("--json", action="store_true", help="machine-readable output")
+        action.set_defaults(run=_run_catalog)
+
+    run = commands.add_parser("run", help="run an unmodified old script with the old import paths served")
+    run.add_argument("script", metavar="SCRIPT")
+    run.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
+    run.set_defaults(run=_run_script)
+
+    commands.add_parser("codemod", help="move a repository to the new losses", add_help=False)
+    demo = commands.add_parser("demo", help="migrate the example repository and compare its runs before and after")
+    demo.add_argument("--output", type=Path, default=Path("demo-output"), help="where the PNG and the JSON go")
+    demo.add_argument("--only", metavar="NAME", action="append", help="scripts to run (default: all)")
+    demo.add_argument("--json", action="store_true", help="machine-readable output")
+    demo.set_defaults(run=_run_demo)
+    return parser
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    from .demo import run_demo
+
+    return run_demo(arguments.output, only=arguments.only, as_json=arguments.json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 fine, 1 findings, 2 errors."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["codemod"]:
+        from .codemod.cli import main as codemod
+
+        return codemod(given[1:])
+    arguments = _parser().parse_args(given)
+    try:
+        code: int = arguments.run(arguments)
+    except CatalogError as error:
+        return _fail(str(error))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

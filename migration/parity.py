@@ -1,0 +1,290 @@
+"""Old and new side by side: build both from one old call, run both on the same input, measure every difference.
+
+The measure is that of the recorded cases: ``|new - old| / (1 + scale)``, where ``scale`` is the old value of the same
+element for values and states, and the largest old entry of the tensor for gradients.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .catalog import Case, Symbol
+from .state import convert_state, rule_for
+from .translate import bind, translate, translate_forward
+
+__all__ = ["TOLERANCE", "Comparison", "Pair", "build_pair", "compare_function", "deviation", "resolve"]
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
+"""Largest deviation of values and states; gradients in float32 may deviate ten times as much."""
+
+
+def resolve(path: str) -> Any:
+    """The object at a dotted path; deprecation warnings of twins are expected here."""
+    module, _, name = path.rpartition(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return getattr(importlib.import_module(module), name)
+
+
+def deviation(new: Any, old: Any, *, gradient: bool = False) -> float:
+    """The largest deviation of two tensors or numbers; infinite if shapes or places of NaN and infinity differ."""
+    a = torch.as_tensor(new).detach().to("cpu", torch.float64)
+    b = torch.as_tensor(old).detach().to("cpu", torch.float64)
+    if a.numel() != b.numel():
+        return math.inf
+    a, b = a.reshape(-1), b.reshape(-1)
+    finite = torch.isfinite(b)
+    if not torch.equal(finite, torch.isfinite(a)):
+        return math.inf
+    if not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
+        return math.inf
+    a, b = a[finite], b[finite]
+    if not a.numel():
+        return 0.0
+    scale = b.abs().max() if gradient else b.abs()
+    return float(((a - b).abs() / (1 + scale)).max())
+
+
+@dataclass
+class Comparison:
+    """Deviations of one call, by what was compared."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    gradients: dict[str, float] = field(default_factory=dict)
+    state: dict[str, float] = field(default_factory=dict)
+    old_loss: float = math.nan
+    new_loss: float = math.nan
+    old_seconds: float = math.nan
+    new_seconds: float = math.nan
+
+    @property
+    def worst(self) -> float:
+        """The largest deviation of all."""
+        return max([*self.values.values(), *self.gradients.values(), *self.state.values()], default=0.0)
+
+    def failures(self, dtype: torch.dtype, *, factor: float = 1.0) -> list[str]:
+        """What deviates by more than the tolerance of ``dtype`` (times ``factor``), in words."""
+        limit = TOLERANCE[dtype] * factor
+        grad_limit = limit * (10 if dtype == torch.float32 else 1)
+        return [
+            f"{kind} {name}: {value:.3g}"
+            for kind, part, bound in (
+                ("value", self.values, limit),
+                ("gradient", self.gradients, grad_limit),
+                ("state", self.state, limit),
+            )
+            for name, value in part.items()
+            if not value <= bound
+        ]
+
+
+def _flatten(result: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(result, Mapping):
+        items: Sequence[tuple[str, Any]] = [(str(key), value) for key, value in result.items()]
+    elif isinstance(result, (tuple, list)):
+        items = [(str(index), value) for index, value in enumerate(result)]
+    else:
+        return {prefix or "loss": result}
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else key))
+    return flat
+
+
+def _loss(flat: Mapping[str, Any]) -> Tensor:
+    """The entry to differentiate: the rule of the recorded cases."""
+    for key in ("loss", "total_loss", "total", "0", "0.loss"):
+        value = flat.get(key)
+        if isinstance(value, Tensor):
+            return value
+    carrying = [v for v in flat.values() if isinstance(v, Tensor) and v.requires_grad]
+    if not carrying:
+        return next((v for v in flat.values() if isinstance(v, Tensor)), torch.tensor(math.nan))
+    return torch.stack([value.sum() for value in carrying]).sum()
+
+
+def _leaves(value: Any, path: str, found: dict[str, Tensor]) -> Any:
+    """A copy of ``value`` whose floating tensors are leaves that require gradients, collected in ``found``."""
+    if isinstance(value, Tensor):
+        copy = value.detach().clone()
+        if copy.is_floating_point():
+            found[path] = copy.requires_grad_()
+        return copy
+    if isinstance(value, Mapping):
+        return {key: _leaves(item, f"{path}.{key}", found) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_leaves(item, f"{path}.{index}", found) for index, item in enumerate(value))
+    return value
+
+
+def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    if not loss.requires_grad or not leaves:
+        return dict.fromkeys(leaves)
+    given = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
+    return dict(zip(leaves, given, strict=True))
+
+
+def _compare_gradients(
+    comparison: Comparison, old: Mapping[str, Tensor | None], new: Mapping[str, Tensor | None], names: Mapping[str, str]
+) -> None:
+    for name, other in names.items():
+        a, b = new.get(other), old.get(name)
+        if a is None and b is None:
+            continue
+        known = b if b is not None else a
+        assert known is not None
+        zero = torch.zeros_like(known)
+        comparison.gradients[name] = deviation(zero if a is None else a, zero if b is None else b, gradient=True)
+
+
+def _compare_values(comparison: Comparison, case: Case, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    old_loss, new_loss = _loss(old), _loss(new)
+    comparison.values["loss"] = deviation(new_loss, old_loss)
+    comparison.old_loss, comparison.new_loss = float(old_loss.detach().sum()), float(new_loss.detach().sum())
+    for key, value in old.items():
+        rule = case.results.get(key)
+        if rule is None or rule.new is None or rule.differs or isinstance(value, str):
+            continue
+        if rule.new not in new:
+            comparison.values[key] = math.inf
+        else:
+            comparison.values[key] = deviation(new[rule.new], value)
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return call(), time.perf_counter() - start
+
+
+@dataclass
+class Pair:
+    """An old object and its successor, built from the same old call, with the same state."""
+
+    symbol: Symbol
+    case: Case
+    old: nn.Module
+    new: nn.Module
+    dtype: torch.dtype
+
+    def compare(self, *args: Any, seed: int = 0, backward: bool = True, method: str = "", **kwargs: Any) -> Comparison:
+        """Call both with the old forward arguments and compare results, gradients and the state afterwards."""
+        comparison = Comparison()
+        given = bind(self.case.forward or {}, args, kwargs)
+        old_leaves: dict[str, Tensor] = {}
+        new_leaves: dict[str, Tensor] = {}
+        old_kwargs = {name: _leaves(value, name, old_leaves) for name, value in given.items()}
+        renamed = {name: self.case.forward[name].new_name for name in given} if self.case.forward else {}
+        new_kwargs = {
+            name: _leaves(value, name, new_leaves) for name, value in translate_forward(self.case, (), given).items()
+        }
+        self._own_leaves(old_leaves, new_leaves)
+        if not backward:
+            for leaf in (*old_leaves.values(), *new_leaves.values()):
+                if not isinstance(leaf, nn.Parameter):
+                    leaf.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            old_result, comparison.old_seconds = _timed(lambda: self.old(**old_kwargs))
+            torch.manual_seed(seed)
+            new_result, comparison.new_seconds = _timed(lambda: self.new(**new_kwargs))
+        old_flat, new_flat = _flatten(old_result), _flatten(new_result)
+        _compare_values(comparison, self.case, old_flat, new_flat)
+        if backward:
+            names = {}
+            for name in old_leaves:
+                head, dot, tail = name.partition(".")
+                other = self._parameter_names().get(name[6:]) if head == "param" else None
+                names[name] = f"param.{other}" if other else f"{renamed.get(head, head)}{dot}{tail}"
+            _compare_gradients(
+                comparison,
+                _gradients(_loss(old_flat), old_leaves),
+                _gradients(_loss(new_flat), new_leaves),
+                {old: new for old, new in names.items() if new in new_leaves},
+            )
+        for key, value in convert_state(self.case, self.old.state_dict()).items():
+            own = self.new.state_dict()
+            comparison.state[key] = deviation(own[key], value) if key in own else math.inf
+        return comparison
+
+    def _own_leaves(self, old: dict[str, Tensor], new: dict[str, Tensor]) -> None:
+        for module, leaves in ((self.old, old), (self.new, new)):
+            leaves.update({f"param.{name}": p for name, p in module.named_parameters() if p.requires_grad})
+
+    def _parameter_names(self) -> dict[str, str]:
+        names = {}
+        for name, _ in self.old.named_parameters():
+            found = rule_for(self.case.state, name)
+            if found is not None and found[0].new and not found[0].transpose:
+                names[name] = found[0].new[0].replace("*", found[1])
+        return names
+
+
+def build_pair(
+    symbol: Symbol,
+    *args: Any,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    train: bool = True,
+    prepare: Callable[[Any], None] | None = None,
+    **kwargs: Any,
+) -> Pair:
+    """Build the twin with the old arguments and its successor with what the catalog makes of them.
+
+    The twin's state (after ``prepare(twin)``) is converted and loaded strictly into the successor.
+
+    Raises:
+        Untranslatable: the catalog has no successor for this call.
+        UnknownKeys: the state has keys that the catalog does not know.
+    """
+    case, new_kwargs = translate(symbol, args, kwargs)
+    assert case.new is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        old = resolve(symbol.twin)(*args, **kwargs).to(dtype).train(train)
+        if prepare is not None:
+            prepare(old)
+        new = resolve(case.new)(**new_kwargs).to(dtype).train(train)
+    new.load_state_dict(_complete(new, convert_state(case, old.state_dict()), case))
+    return Pair(symbol, case, old, new, dtype)
+
+
+def _complete(new: nn.Module, state: dict[str, Any], case: Case) -> dict[str, Any]:
+    own = new.state_dict()
+    fresh = {key: own[key] for rule in case.state if rule.fresh for key in rule.new if key in own}
+    return {**fresh, **state}
+
+
+def compare_function(symbol: Symbol, *args: Any, seed: int = 0, **kwargs: Any) -> Comparison:
+    """Call an old function and its successor with the same input."""
+    case, _ = translate(symbol, args, kwargs)
+    assert case.new is not None
+    comparison = Comparison()
+    given = bind(case.arguments, args, kwargs)
+    old_leaves: dict[str, Tensor] = {}
+    new_leaves: dict[str, Tensor] = {}
+    old_kwargs = {name: _leaves(value, name, old_leaves) for name, value in given.items()}
+    new_kwargs = {name: _leaves(value, name, new_leaves) for name, value in translate(symbol, (), given)[1].items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        old_result, comparison.old_seconds = _timed(lambda: resolve(symbol.twin)(**old_kwargs))
+        torch.manual_seed(seed)
+        new_result, comparison.new_seconds = _timed(lambda: resolve(case.new or "")(**new_kwargs))
+    old_flat, new_flat = _flatten(old_result), _flatten(new_result)
+    _compare_values(comparison, case, old_flat, new_flat)
+    names = {}
+    for name in old_leaves:
+        head, dot, tail = name.partition(".")
+        names[name] = f"{case.arguments[head].new_name}{dot}{tail}"
+    _compare_gradients(
+        comparison, _gradients(_loss(old_flat), old_leaves), _gradients(_loss(new_flat), new_leaves), names
+    )
+    return comparison

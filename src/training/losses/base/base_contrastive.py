@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..functional import dot_similarity, encode_ids, info_nce, match_mask, nt_xent
-from .base_loss import BaseLoss
+from .base_loss import BaseLoss, require_features
 from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
+from .output import LossOutput
 
 __all__ = ["BaseContrastiveLoss", "Ids"]
 
@@ -101,6 +102,26 @@ class BaseContrastiveLoss(
         """NT-Xent of two views, reduced. See ``functional.nt_xent``."""
         z_a, z_b = self.normalize(z_a, z_b)
         return nt_xent(z_a, z_b, self.temperature, reduction=self.reduction)
+
+    def match_pairs(
+        self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines ``[B, B]`` (rows: vision, columns: text) behind the heads, and which pairs belong together.
+
+        Raises:
+            ValueError: the features are no two ``[B, D]`` batches of one shape, or ``match_ids`` does not fit.
+        """
+        require_features(vision_features=vision_features, text_features=text_features)
+        batch, device = vision_features.shape[0], vision_features.device
+        positive = self.create_positive_mask(batch, match_ids, device=device)
+        return self.compute_similarity(*self.project(vision=vision_features, text=text_features)), positive
+
+    def two_way_output(
+        self, rows: Tensor, columns: Tensor, num_valid: Tensor | int | None = None, **entries: Tensor
+    ) -> LossOutput:
+        """``loss`` = mean of both directions, ``loss_v2t`` (``rows``), ``loss_t2v`` (``columns``), further entries."""
+        loss_v2t, loss_t2v = self.apply_reduction(rows, num_valid), self.apply_reduction(columns, num_valid)
+        return self.output((loss_v2t + loss_t2v) / 2, loss_v2t=loss_v2t, loss_t2v=loss_t2v, **entries)
 
     def extra_repr(self) -> str:
         """Configuration."""

@@ -12,6 +12,7 @@ from .cross_entropy import (
     uniform_targets,
 )
 from .moments import center, covariance, covariance_energy, off_diagonal_energy, standardize
+from .multi_positive import masked_logsumexp, pair_info_nce
 from .precision import autocast_off, eps_for, upcast
 from .retrieval import retrieval_accuracy, retrieval_metrics, retrieval_recall
 from .similarity import dot_similarity, encode_ids, l2_normalize, match_mask
@@ -28,9 +29,11 @@ __all__ = [
     "eps_for",
     "info_nce",
     "l2_normalize",
+    "masked_logsumexp",
     "match_mask",
     "nt_xent",
     "off_diagonal_energy",
+    "pair_info_nce",
     "reduce",
     "retrieval_accuracy",
     "retrieval_metrics",

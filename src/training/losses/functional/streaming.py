@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .precision import autocast_off, upcast
 
 __all__ = ["bank_logsumexp"]
-
-
-class _BankLogSumExp(torch.autograd.Function):
-    """Log-sum-exp of scaled inner products with constant rows; saves ``[B, D]``, not the bank and not ``[B, K]``."""
-
-    @staticmethod
-    def forward(query: Tensor, scale: Tensor, bank: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with autocast_off(query):
-            logits = query @ bank.mT
-            scaled = (logits * scale).masked_fill(~keep, float("-inf"))
-            lse = torch.logsumexp(scaled, dim=1)
-            # an empty row has lse -inf; its weights are zero, not NaN
-            p = torch.exp(scaled - lse.masked_fill(torch.isinf(lse), 0.0)[:, None])
-            return lse, p @ bank, (p * logits).sum(dim=1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        _, mean_key, mean_logit = output
-        ctx.mark_non_differentiable(mean_key, mean_logit)
-        ctx.save_for_backward(inputs[1], mean_key, mean_logit)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None]:
-        scale, mean_key, mean_logit = ctx.saved_tensors
-        return grad[:, None] * mean_key * scale, (grad * mean_logit).sum().reshape(scale.shape), None, None
 
 
 def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Tensor) -> Tensor:
@@ -54,5 +26,15 @@ def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Ten
     query = upcast(query)
     if not isinstance(scale, Tensor):
         scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
-    apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _BankLogSumExp.apply
-    return apply(query, scale.to(query.dtype), bank.detach().to(query.dtype), keep)[0]
+    scale = scale.to(query.dtype)
+    point, factor = query.detach(), scale.detach()
+    with torch.no_grad(), autocast_off(query):
+        bank = bank.to(query.dtype)
+        logits = point @ bank.mT
+        scaled = (logits * factor).masked_fill(~keep, float("-inf"))
+        lse = torch.logsumexp(scaled, dim=1)
+        # an empty row has lse -inf; its weights are zero, not NaN
+        p = torch.exp(scaled - lse.masked_fill(torch.isinf(lse), 0.0)[:, None])
+        mean_key, mean_logit = p @ bank, (p * logits).sum(dim=1)
+    # the tangent at the point: it adds exact zeros to the value, and its gradient is that of the log-sum-exp
+    return lse + factor * ((query - point) * mean_key).sum(dim=1) + (scale - factor) * mean_logit

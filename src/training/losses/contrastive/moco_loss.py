@@ -1,0 +1,170 @@
+"""InfoNCE with queues of past features as further negatives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_choice, require_features
+from ..functional import bank_logsumexp, dot_similarity, encode_ids, pair_info_nce
+from ..loss_registry import LossRegistry
+
+__all__ = ["MemoryQueueLoss", "QueueMixin"]
+
+
+class QueueMixin:
+    """Owns one queue per modality, named ``vision_queue`` and ``text_queue``."""
+
+    vision_queue: FeatureQueue
+    text_queue: FeatureQueue
+    mask_same_id: bool
+
+    def init_queues(self, *names: str, size: int, dim: int, mask_same_id: bool) -> None:
+        """Create ``<name>_queue`` per name."""
+        self.mask_same_id = mask_same_id
+        for name in names:
+            setattr(self, f"{name}_queue", FeatureQueue(size, dim))
+
+    def queue_lse(self, query: Tensor, queue: FeatureQueue, scale: float | Tensor, ids: Tensor | None) -> Tensor:
+        """``[B]`` log-sum-exp of the scaled similarities with the filled entries that have another id."""
+        keep = queue.keep_mask(ids if self.mask_same_id else None)
+        return bank_logsumexp(query, queue.features, scale, keep)
+
+
+@LossRegistry.register("memory_queue")
+class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
+    """Symmetric InfoNCE whose negatives are the batch and a queue of past features of the other modality.
+
+    For small batches: the queue gives thousands of negatives at the price of ``queue_size x embed_dim`` numbers per
+    modality. The entries are up to ``queue_size / B`` steps old, which hurts while the encoder changes quickly; with
+    keys of a momentum encoder use ``MoCoLoss``.
+
+    With cosines ``c_ij`` of image ``i`` and text ``j``, ``s = c / t``, queue similarities ``a_iq``, positives
+    ``P_i = {j : id_j = id_i}`` (just ``i`` without ids), ``Q_i`` the filled entries that have another id::
+
+        l_i  = mean_{p in P_i} ( log D_ip - s_ip )
+        D_ip = sum_j exp(s_ij) + sum_{q in Q_i} exp(a_iq)          for denominator="all"
+        D_ip = exp(s_ip) + sum_{n not in P_i} exp(s_in) + sum_{q in Q_i} exp(a_iq)      for "own_positive"
+        loss = (mean_i l_i + the same from text to vision) / 2
+
+    After the loss, in train mode only, the features of the batch replace the oldest entries.
+
+    Paper: the queue is that of MoCo, He et al. 2020 (arXiv 1911.05722), without its momentum encoder.
+
+    Args:
+        embed_dim: width of the features (behind the heads); default: ``projection_dim``.
+        queue_size: entries per modality.
+        temperature: ``t``, greater than 0.
+        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
+        denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.
+        average: ``anchors`` (as above), or ``pairs``: ``sum`` over the positives instead of their mean, and the mean
+            divides by the number of positive pairs, so that a sample with many positives weighs more.
+        mask_same_id: entries of the query's own id are no negatives.
+        input_dim: width of the features, if they are to be projected.
+        projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads.
+        reduction: ``mean``, ``sum`` or ``none`` (``[B]``).
+
+    Returns:
+        ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``, ``temperature`` and ``queue_fill`` (share of the queue
+        that was filled before this batch).
+
+    Raises:
+        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``
+            and the width of the queue, or ids that do not fit.
+
+    Differs from the old ``MemoryQueueContrastiveLoss``: only filled entries count and at full weight (the old one began
+    with random ones, scaled their logits and raised the temperature while they were replaced), ids are stored,
+    evaluation leaves the queue alone, the state loads into a new object, any floating dtype works, no random numbers.
+    From the bank of the old ``ContrastiveLoss``: it fills by itself, and the backward pass works.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int | None = None,
+        queue_size: int = 8192,
+        temperature: float = 0.07,
+        learnable_temperature: bool = False,
+        denominator: Literal["all", "own_positive"] = "all",
+        average: Literal["anchors", "pairs"] = "anchors",
+        mask_same_id: bool = True,
+        input_dim: int | None = None,
+        projection_dim: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(
+            temperature=temperature,
+            learnable_temperature=learnable_temperature,
+            heads=("vision", "text"),
+            input_dim=input_dim,
+            projection_dim=projection_dim,
+            reduction=reduction,
+        )
+        require_choice("denominator", denominator, ("all", "own_positive"))
+        require_choice("average", average, ("anchors", "pairs"))
+        width = projection_dim if embed_dim is None else embed_dim
+        if width is None or (projection_dim is not None and width != projection_dim):
+            raise ValueError(
+                "embed_dim is the width of the compared features: give it, or projection_dim, or both alike; "
+                f"found embed_dim={embed_dim!r}, projection_dim={projection_dim!r}"
+            )
+        self.denominator: Literal["all", "own_positive"] = denominator
+        self.average = average
+        self.init_queues("vision", "text", size=queue_size, dim=width, mask_same_id=mask_same_id)
+
+    def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
+        """The loss of one batch; in train mode the queues take it up afterwards.
+
+        Args:
+            vision_features: ``[B, D]``.
+            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
+            match_ids: one id per pair, integers (tensor or list) or strings, equal ids being positives; also the ids
+                under which the batch is stored.
+        """
+        v, t, ids = self._embed(vision_features, text_features, match_ids)
+        positive = self.create_positive_mask(v.shape[0], ids, device=v.device)
+        logits = self.scale_by_temperature(dot_similarity(v, t))
+        counts = positive.sum(dim=1)
+        terms = [
+            pair_info_nce(
+                pairs,
+                mask,
+                denominator=self.denominator,
+                negative_lse=self.queue_lse(query, queue, self.scale, ids),
+            )
+            for pairs, mask, query, queue in (
+                (logits, positive, v, self.text_queue),
+                (logits.mT, positive.mT, t, self.vision_queue),
+            )
+        ]
+        if self.average == "anchors":
+            terms = [term / counts for term in terms]
+        fill = self.text_queue.fill_ratio
+        if self.training:
+            self._store(v, t, ids)
+        return self.two_way_output(
+            *terms,
+            num_valid=counts.sum() if self.average == "pairs" else None,
+            temperature=torch.as_tensor(self.temperature, dtype=v.dtype, device=v.device),
+            queue_fill=fill,
+        )
+
+    @torch.no_grad()
+    def enqueue(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> None:
+        """Store a batch without a loss, for instance to fill the queues before training."""
+        self._store(*self._embed(vision_features, text_features, match_ids))
+
+    def _embed(
+        self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        require_features(vision_features=vision_features, text_features=text_features)
+        v, t = self.normalize(*self.project(vision=vision_features, text=text_features))
+        if v.shape[1] != self.text_queue.dim:
+            raise ValueError(f"features must have the width of the queue, {self.text_queue.dim}, found {v.shape[1]}")
+        return v, t, None if match_ids is None else encode_ids(match_ids, device=v.device)
+
+    def _store(self, v: Tensor, t: Tensor, ids: Tensor | None) -> None:
+        self.vision_queue.enqueue(v.detach(), ids)
+        self.text_queue.enqueue(t.detach(), ids)

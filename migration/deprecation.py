@@ -80,23 +80,23 @@ def _statement(frame: FrameType) -> ImportStatement | None:
     return ImportStatement(frame, module, tuple(names or ()), instructions[index].offset)
 
 
-def _frames(depth: int) -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(depth)
+def _outwards(start: FrameType) -> Iterator[FrameType]:
+    frame: FrameType | None = start
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
-def importing_statement(default: str, depth: int = 1) -> ImportStatement | None:
+def importing_statement(default: str, start: FrameType) -> ImportStatement | None:
     """The user's statement behind the import that is going on; ``None`` if this project's own code imports.
 
     Args:
         default: module name where the statement does not tell (an import by function call of a cached module).
-        depth: frames to leave out, counted from the caller.
+        start: innermost frame that can be the user's: the caller of our hook.
     """
     asked = default
     direct = True
-    for frame in _frames(depth + 1):
+    for frame in _outwards(start):
         name = frame.f_globals.get("__name__") or ""
         if not _below(name, _MACHINERY):
             if _below(name, _INTERNAL):
@@ -161,9 +161,9 @@ def _emit(frame: FrameType, paths: tuple[str, ...]) -> None:
     warnings.warn_explicit(warning, None, frame.f_code.co_filename, frame.f_lineno, name, registry)
 
 
-def warn_import(module: str, twin: str, depth: int = 1) -> None:
-    """Warn at the user's statement that imports the old ``module`` (served by ``twin``)."""
-    statement = importing_statement(module, depth + 1)
+def warn_import(module: str, twin: str, start: FrameType) -> None:
+    """Warn at the user's statement that imports the old ``module`` (served by ``twin``), found from ``start``."""
+    statement = importing_statement(module, start)
     if statement is None or _is_repetition(statement.frame, statement.start, twin):
         return
     catalog = builtin_catalog()
@@ -180,7 +180,11 @@ def warn_attribute(package: str, name: str, depth: int = 1) -> None:
     if statement is None:
         _emit(frame, (f"{package}.{name}",))
         return
-    if _is_repetition(frame, statement.start, package):
+    star = statement.names == ("*",)
+    if _is_repetition(frame, statement.start, name if star else package):
+        return
+    if star:
+        _emit(frame, (f"{package}.*",))
         return
     catalog = builtin_catalog()
     paths = tuple(p for p in statement.paths if p in catalog.by_path or p in catalog.modules)
@@ -192,12 +196,10 @@ class _TwinModule(ModuleType):
 
     @property
     def __spec__(self) -> Any:
-        if sys._getframe(1).f_code.co_name not in ("_init_module_attrs", "_load_unlocked"):
-            caller = sys._getframe(1)
-            name = caller.f_globals.get("__name__") or ""
-            # only the import system reads it on the way; tools that inspect modules do not import anything
-            if name.startswith("importlib") or _executes_import(caller):
-                warn_import(self.__name__, self.__name__, depth=1)
+        caller = sys._getframe(1)
+        # the import system reads it on the way to a cached module; tools that inspect modules import nothing
+        if caller.f_code.co_name == "_find_and_load" or _executes_import(caller):
+            warn_import(self.__name__, self.__name__, caller)
         return self.__dict__["__spec__"]
 
     @__spec__.setter
@@ -213,4 +215,4 @@ def _executes_import(frame: FrameType) -> bool:
 def deprecated_module(name: str) -> None:
     """Make the module ``name`` (the twin that calls this at import) warn at every statement that imports it."""
     sys.modules[name].__class__ = _TwinModule
-    warn_import(name, name, depth=1)
+    warn_import(name, name, sys._getframe(2))

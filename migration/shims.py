@@ -63,7 +63,7 @@ class _OldPackage(ModuleType):
         if name == "__all__":
             return _exports(self.__name__)
         try:
-            return legacy_attribute(self.__name__, name, depth=2)
+            return legacy_attribute(self.__name__, name, depth=1)
         except AttributeError:
             if self.__name__ != _NEW_UNDER_SRC or name.startswith("__"):
                 raise
@@ -86,6 +86,9 @@ class _NewPackage(ModuleType):
     """A new package under ``src.training.losses``: the same objects as under ``training.losses``."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__all__":
+            # above all no __path__: files below the package must not be loaded a second time
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(self.__name__.removeprefix("src.")), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -119,12 +122,12 @@ class _Loader:
             name = module.__name__
             sys.modules[name] = importlib.import_module(self.target)
             if name in builtin_catalog().modules:
-                warn_import(name, self.target, depth=1)
+                warn_import(name, self.target, sys._getframe(1))
 
 
 def _leads_to_old_path(catalog: Catalog, name: str) -> bool:
     """Whether the running statement goes on to an old path below ``name``: only then may a parent be made up."""
-    statement = importing_statement(name, depth=2)
+    statement = importing_statement(name, sys._getframe(2))
     if statement is None:
         return True
     known = (*catalog.modules, *catalog.packages)

@@ -70,8 +70,10 @@ class LossRecord:
 
     def build(self, **overrides: Any) -> nn.Module:
         """A fresh loss with reproducible initial weights; the global generator is left as it was."""
+        from training.losses._public import REGISTRY
         from training.losses.loss_registry import LossRegistry
 
+        importlib.import_module(f"training.losses.{REGISTRY[self.name]}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return LossRegistry.create(self.name, **{**self.constructor_kwargs(), **overrides})

@@ -1,0 +1,240 @@
+"""Variance-invariance-covariance regularisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base.warmup import WarmupFactor
+from ..functional import center, covariance_energy, upcast
+from ..loss_registry import LossRegistry
+
+__all__ = ["AdaptiveVICRegLoss", "VICRegLoss"]
+
+
+@LossRegistry.register("vicreg")
+class VICRegLoss(BaseLoss):
+    """VICReg: two views agree, every dimension keeps its spread, dimensions stay uncorrelated.
+
+    Use it for self-supervised learning without negatives, or beside a prediction loss against collapse. It works with
+    small batches, but the moments are those of the batch: some 64 rows or more.
+
+    With rows ``a_i, b_i`` (``i = 1..n``, ``d`` columns), ``Var`` and ``Cov`` unbiased::
+
+        I    = 1/(n d) sum_ik (a_ik - b_ik)^2
+        V(x) = 1/d sum_k max(0, t - sqrt(Var(x_k) + eps))
+        K(x) = 1/d sum_{k != l} Cov(x)_kl^2
+        loss = w_I I + f w_V (V(a) + V(b)) + f w_C (K(a) + K(b))
+
+    ``f`` is 1, or the factor of the warm-up. The paper sums ``I`` over the columns; its released code takes the mean,
+    as here. That code also halves ``V(a) + V(b)``: halve ``variance_weight`` to follow it.
+
+    Memory: ``K`` needs the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares); see ``chunk_size``.
+
+    Args:
+        invariance_weight: ``w_I``. The three weights are plain attributes and are read at every call.
+        variance_weight: ``w_V``.
+        covariance_weight: ``w_C``.
+        variance_target: ``t``, the standard deviation below which a dimension pays.
+        eps: added to the variance under the root; keeps the gradient of a constant column finite.
+        center_invariance: subtract the column means before ``I``, so that a constant offset between the views is free.
+        view_reduction: ``sum`` (paper) or ``mean`` over the two views, for ``V`` and ``K`` alike.
+        covariance_norm: ``features`` divides ``K`` by ``d`` (paper), ``pairs`` by ``d (d - 1)``.
+        tokens: rows of three-dimensional input ``[B, N, D]``: ``flatten`` makes each token one (``n = B N``),
+            ``concat`` joins those of a sample (``d = N D``).
+        split_single_input: accept ``z_b=None`` and compare the first half of the batch with the second.
+        warmup: ``linear``, ``cosine`` or ``damped`` factor ``f`` (``base.warmup.WarmupFactor``); default: 1.
+        warmup_epochs: its length.
+        num_epochs: length of the run, to convert steps into epochs.
+        chunk_size: columns of the covariance that are formed at a time; default: all.
+        checkpoint: form the covariance again in the backward pass instead of keeping it.
+
+    Shapes: ``z_a``, ``z_b`` ``[B, D]`` or ``[B, N, D]``, at least two rows, any floating dtype (half precision is
+    accumulated in float32).
+
+    Returns:
+        ``LossOutput``: ``loss``; unweighted ``invariance_loss``, ``variance_loss``, ``covariance_loss`` (after
+        ``view_reduction``) and their parts ``variance_loss_a``, ``variance_loss_b``, ``covariance_loss_a``,
+        ``covariance_loss_b``; ``invariance_weight``, ``variance_weight``, ``covariance_weight`` as applied (warm-up
+        included) and ``warmup_factor``. All but ``loss`` are detached.
+
+    Raises:
+        ValueError: unequal shapes, fewer than two rows, an argument out of range.
+
+    Paper: Bardes, Ponce, LeCun, "VICReg", ICLR 2022, arXiv 2105.04906.
+
+    Differs from the old classes: weights and ``K`` are the paper's; a batch of one raises instead of giving NaN; one
+    column gives ``K = 0``; the warm-up is off, ends at 1 and is saved; the entries of the result are detached tensors.
+    """
+
+    def __init__(
+        self,
+        *,
+        invariance_weight: float = 25.0,
+        variance_weight: float = 25.0,
+        covariance_weight: float = 1.0,
+        variance_target: float = 1.0,
+        eps: float = 1e-4,
+        center_invariance: bool = False,
+        view_reduction: str = "sum",
+        covariance_norm: str = "features",
+        tokens: str = "flatten",
+        split_single_input: bool = False,
+        warmup: str | None = None,
+        warmup_epochs: int = 10,
+        num_epochs: int = 100,
+        chunk_size: int | None = None,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        weights = {"invariance": invariance_weight, "variance": variance_weight, "covariance": covariance_weight}
+        for name, weight in weights.items():
+            require_number(f"{name}_weight", weight, low=0.0)
+        require_number("variance_target", variance_target, low=0.0, exclusive=True)
+        require_number("eps", eps, low=0.0, exclusive=True)
+        require_choice("view_reduction", view_reduction, ("sum", "mean"))
+        require_choice("covariance_norm", covariance_norm, ("features", "pairs"))
+        require_choice("tokens", tokens, ("flatten", "concat"))
+        if chunk_size is not None:
+            require_number("chunk_size", chunk_size, low=1, integer=True)
+        self.init_weights(weights)
+        self.variance_target, self.eps = variance_target, eps
+        self.center_invariance = center_invariance
+        self.view_reduction, self.covariance_norm = view_reduction, covariance_norm
+        self.tokens, self.split_single_input = tokens, split_single_input
+        self.chunk_size, self.checkpoint = chunk_size, checkpoint
+        self.warmup = (
+            None if warmup is None else WarmupFactor(warmup, warmup_epochs=warmup_epochs, num_epochs=num_epochs)
+        )
+
+    def init_weights(self, weights: Mapping[str, float]) -> None:
+        """Store the weights as ``<term>_weight``."""
+        for term, weight in weights.items():
+            setattr(self, f"{term}_weight", weight)
+
+    def update_epoch(self, epoch: int) -> None:
+        """Tell the warm-up the epoch, counted from 0 (nothing without one)."""
+        if self.warmup is not None:
+            self.warmup.update_epoch(epoch)
+
+    def update_step(self, step: int, total_steps: int) -> None:
+        """Tell the warm-up the step and the length of the run (nothing without one)."""
+        if self.warmup is not None:
+            self.warmup.update_step(step, total_steps)
+
+    def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> LossOutput:
+        """The loss of two views of one batch."""
+        a, b = self._rows(z_a, z_b)
+        pair = (center(a), center(b)) if self.center_invariance else (a, b)
+        invariance = F.mse_loss(*pair)
+        variances = torch.stack([self._variance(a), self._variance(b)])
+        covariances = torch.stack([self._covariance(a), self._covariance(b)])
+        terms = {"invariance": invariance}
+        for name, views in (("variance", variances), ("covariance", covariances)):
+            terms[name] = views.mean() if self.view_reduction == "mean" else views.sum()
+        factor = a.new_ones(()) if self.warmup is None else self.warmup(a)
+        # copies, because update_weights of the adaptive class writes between forward and backward
+        weights = {name: (a.new_ones(()) * getattr(self, f"{name}_weight")).to(a.dtype) for name in terms}
+        weights |= {name: factor * weights[name] for name in ("variance", "covariance")}
+        loss = sum((weights[name] * term for name, term in terms.items()), start=a.new_zeros(()))
+        entries = {f"{name}_loss": term for name, term in terms.items()}
+        entries |= {"variance_loss_a": variances[0], "variance_loss_b": variances[1]}
+        entries |= {"covariance_loss_a": covariances[0], "covariance_loss_b": covariances[1]}
+        entries |= {f"{name}_weight": weight for name, weight in weights.items()}
+        return self.output(loss, **entries, warmup_factor=factor)
+
+    def _rows(self, z_a: Tensor, z_b: Tensor | None) -> tuple[Tensor, Tensor]:
+        if z_b is None:
+            if not self.split_single_input or z_a.shape[0] % 2:
+                raise ValueError(
+                    "z_b is needed, or split_single_input=True and an even batch; found z_b=None, "
+                    f"split_single_input={self.split_single_input}, z_a {list(z_a.shape)}"
+                )
+            z_a, z_b = z_a.chunk(2)
+        if z_a.shape != z_b.shape or z_a.dim() not in (2, 3):
+            raise ValueError(
+                "z_a and z_b must have one common shape [B, D] or [B, N, D], "
+                f"found {list(z_a.shape)} and {list(z_b.shape)}"
+            )
+        # not reshape(-1, D): the size would be ambiguous for an empty batch
+        start, end = (0, 1) if self.tokens == "flatten" else (1, 2)
+        a, b = (upcast(z.flatten(start, end) if z.dim() == 3 else z) for z in (z_a, z_b))
+        if a.shape[0] < 2:
+            raise ValueError(f"variance and covariance need at least two rows, found z_a {list(z_a.shape)}")
+        return a, b
+
+    def _variance(self, x: Tensor) -> Tensor:
+        return F.relu(self.variance_target - (x.var(dim=0) + self.eps).sqrt()).mean()
+
+    def _covariance(self, x: Tensor) -> Tensor:
+        columns = x.shape[1]
+        pairs = columns * max(columns - 1, 1) if self.covariance_norm == "pairs" else columns
+        return covariance_energy(x, chunk_size=self.chunk_size, recompute=self.checkpoint) / pairs
+
+    def extra_repr(self) -> str:
+        """Configuration."""
+        weights = [f"{name}_weight={getattr(self, f'{name}_weight')}" for name in ("invariance", "variance")]
+        return ", ".join([*weights, f"covariance_weight={self.covariance_weight}", f"eps={self.eps}"])
+
+
+@LossRegistry.register("adaptive_vicreg")
+class AdaptiveVICRegLoss(VICRegLoss):
+    """VICReg whose weights move towards the terms that are small.
+
+    ``update_weights(output)`` sets each weight to ``m w + (1 - m) s (1 - term / (sum of the terms + eps))`` with the
+    momentum ``m`` and the scales ``s``. The smallest term gets the largest weight. Call it once per training step,
+    before or after ``backward``. A home-made rule without a paper; for learned weights prefer ``uncertainty``.
+
+    Args:
+        momentum: ``m`` in [0, 1].
+        weight_scales: ``s`` of invariance, variance and covariance.
+        learnable: make the weights parameters as well. Their gradient is the term itself, which is never negative: an
+            optimiser that gets them drives them below zero, so this is of use only for its ``state_dict``.
+        kwargs: those of ``VICRegLoss``; the weights given there are the initial ones.
+
+    The weights are buffers (or parameters) ``invariance_weight``, ``variance_weight`` and ``covariance_weight``.
+    Shapes, result, errors: as ``VICRegLoss``.
+
+    Differs from the old class: weights are buffers by default, and ``update_weights`` neither synchronises with the
+    device nor disturbs a pending backward pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        momentum: float = 0.99,
+        weight_scales: Sequence[float] = (30.0, 30.0, 2.0),
+        learnable: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        require_number("momentum", momentum, low=0.0, high=1.0)
+        if len(weight_scales) != 3:
+            raise ValueError(f"weight_scales must be three numbers, found {weight_scales!r}")
+        for scale in weight_scales:
+            require_number("weight_scales", scale, low=0.0)
+        self._learnable = learnable
+        super().__init__(**kwargs)
+        self.momentum, self.weight_scales = momentum, tuple(weight_scales)
+
+    def init_weights(self, weights: Mapping[str, float]) -> None:
+        """Store the weights as buffers or parameters."""
+        for term, weight in weights.items():
+            value = torch.tensor(float(weight))
+            if self._learnable:
+                self.register_parameter(f"{term}_weight", nn.Parameter(value))
+            else:
+                self.register_buffer(f"{term}_weight", value)
+
+    @torch.no_grad()
+    def update_weights(self, output: Mapping[str, Tensor]) -> None:
+        """Move the weights, given what ``forward`` returned."""
+        terms = {name: output[f"{name}_loss"].detach() for name in ("invariance", "variance", "covariance")}
+        total = sum(terms.values(), start=torch.full_like(terms["invariance"], self.eps))
+        for scale, (name, term) in zip(self.weight_scales, terms.items(), strict=True):
+            weight = getattr(self, f"{name}_weight")
+            weight.lerp_((scale * (1 - term / total)).to(weight.dtype), 1 - self.momentum)

@@ -14,7 +14,9 @@ PUBLIC: Final[dict[str, str]] = {
     "LossOutput": "base",
     "LossRegistry": "loss_registry",
     "MemoryQueueLoss": "contrastive.moco_loss",
+    "MultiTaskLoss": "balancing.multitask",
     "SimCLRLoss": "contrastive.simclr_loss",
+    "WeightedSumLoss": "balancing.weighted_sum",
 }
 """Names of the package. Names that the old package exported too (VICRegLoss, ...) are not among them: until the old
 ones are removed they mean the frozen twins, and the new classes are imported from their family."""
@@ -24,6 +26,8 @@ REGISTRY: Final[dict[str, str]] = {
     "adaptive_vicreg": "contrastive.vicreg",
     "clip": "contrastive.clip_loss",
     "memory_queue": "contrastive.moco_loss",
+    "multitask": "balancing.multitask",
     "simclr": "contrastive.simclr_loss",
     "vicreg": "contrastive.vicreg",
+    "weighted_sum": "balancing.weighted_sum",
 }

@@ -35,10 +35,15 @@ def resolve(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
 
 
+def _double(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", torch.float64)
+    return torch.tensor(value, dtype=torch.float64)
+
+
 def deviation(new: Any, old: Any, *, gradient: bool = False) -> float:
     """The largest deviation of two tensors or numbers; infinite if shapes or places of NaN and infinity differ."""
-    a = torch.as_tensor(new).detach().to("cpu", torch.float64)
-    b = torch.as_tensor(old).detach().to("cpu", torch.float64)
+    a, b = _double(new), _double(old)
     if a.numel() != b.numel():
         return math.inf
     a, b = a.reshape(-1), b.reshape(-1)
@@ -252,6 +257,7 @@ def build_pair(
         old = resolve(symbol.twin)(*args, **kwargs).to(dtype).train(train)
         if prepare is not None:
             prepare(old)
+            old.to(dtype)  # what it has created by now, too
         new = resolve(case.new)(**new_kwargs).to(dtype).train(train)
     new.load_state_dict(_complete(new, convert_state(case, old.state_dict()), case))
     return Pair(symbol, case, old, new, dtype)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base.views import require_tokens, split_views, token_rows
 from ..base.warmup import WarmupFactor
-from ..functional import center, covariance_energy, upcast
+from ..functional import center, covariance_energy
 from ..loss_registry import LossRegistry
 
 __all__ = ["AdaptiveVICRegLoss", "VICRegLoss"]
@@ -99,7 +100,7 @@ class VICRegLoss(BaseLoss):
         require_number("eps", eps, low=0.0, exclusive=True)
         require_choice("view_reduction", view_reduction, ("sum", "mean"))
         require_choice("covariance_norm", covariance_norm, ("features", "pairs"))
-        require_choice("tokens", tokens, ("flatten", "concat"))
+        require_tokens(tokens)
         if chunk_size is not None:
             require_number("chunk_size", chunk_size, low=1, integer=True)
         self.init_weights(weights)
@@ -137,36 +138,40 @@ class VICRegLoss(BaseLoss):
         terms = {"invariance": invariance}
         for name, views in (("variance", variances), ("covariance", covariances)):
             terms[name] = views.mean() if self.view_reduction == "mean" else views.sum()
-        factor = a.new_ones(()) if self.warmup is None else self.warmup(a)
+        return self._weighted(
+            terms,
+            variance_loss_a=variances[0],
+            variance_loss_b=variances[1],
+            covariance_loss_a=covariances[0],
+            covariance_loss_b=covariances[1],
+        )
+
+    def regularize(self, z: Tensor) -> LossOutput:
+        """Variance and covariance of one set of embeddings, each counted once; there is no invariance."""
+        x = self._enough(token_rows(z, self.tokens), z)
+        return self._weighted({"variance": self._variance(x), "covariance": self._covariance(x)})
+
+    def _weighted(self, terms: Mapping[str, Tensor], **views: Tensor) -> LossOutput:
+        like = terms["variance"]
+        factor = like.new_ones(()) if self.warmup is None else self.warmup(like)
         # copies, because update_weights of the adaptive class writes between forward and backward
-        weights = {name: (a.new_ones(()) * getattr(self, f"{name}_weight")).to(a.dtype) for name in terms}
+        weights = {name: (like.new_ones(()) * getattr(self, f"{name}_weight")).to(like.dtype) for name in terms}
         weights |= {name: factor * weights[name] for name in ("variance", "covariance")}
-        loss = sum((weights[name] * term for name, term in terms.items()), start=a.new_zeros(()))
-        entries = {f"{name}_loss": term for name, term in terms.items()}
-        entries |= {"variance_loss_a": variances[0], "variance_loss_b": variances[1]}
-        entries |= {"covariance_loss_a": covariances[0], "covariance_loss_b": covariances[1]}
+        loss = sum((weights[name] * term for name, term in terms.items()), start=like.new_zeros(()))
+        entries = {f"{name}_loss": term for name, term in terms.items()} | views
         entries |= {f"{name}_weight": weight for name, weight in weights.items()}
         return self.output(loss, **entries, warmup_factor=factor)
 
     def _rows(self, z_a: Tensor, z_b: Tensor | None) -> tuple[Tensor, Tensor]:
-        if z_b is None:
-            if not self.split_single_input or z_a.shape[0] % 2:
-                raise ValueError(
-                    "z_b is needed, or split_single_input=True and an even batch; found z_b=None, "
-                    f"split_single_input={self.split_single_input}, z_a {list(z_a.shape)}"
-                )
-            z_a, z_b = z_a.chunk(2)
-        if z_a.shape != z_b.shape or z_a.dim() not in (2, 3):
-            raise ValueError(
-                "z_a and z_b must have one common shape [B, D] or [B, N, D], "
-                f"found {list(z_a.shape)} and {list(z_b.shape)}"
-            )
-        # not reshape(-1, D): the size would be ambiguous for an empty batch
-        start, end = (0, 1) if self.tokens == "flatten" else (1, 2)
-        a, b = (upcast(z.flatten(start, end) if z.dim() == 3 else z) for z in (z_a, z_b))
-        if a.shape[0] < 2:
-            raise ValueError(f"variance and covariance need at least two rows, found z_a {list(z_a.shape)}")
-        return a, b
+        z_a, z_b = split_views(z_a, z_b, split_single_input=self.split_single_input)
+        a, b = (token_rows(z, self.tokens) for z in (z_a, z_b))
+        return self._enough(a, z_a), b
+
+    @staticmethod
+    def _enough(rows: Tensor, z: Tensor) -> Tensor:
+        if rows.shape[0] < 2:
+            raise ValueError(f"variance and covariance need at least two rows, found {list(z.shape)}")
+        return rows
 
     def _variance(self, x: Tensor) -> Tensor:
         return F.relu(self.variance_target - (x.var(dim=0) + self.eps).sqrt()).mean()

@@ -11,7 +11,6 @@ underscores) finds modules instead of classes and ends in a TypeError.
 """
 
 import logging
-import sys
 from typing import Any, List, Mapping, Optional, Tuple
 
 import torch
@@ -19,9 +18,11 @@ import torch.nn as nn
 
 from migration.deprecation import deprecated_module
 
-from . import temporal_masking
+from .temporal_masking import TemporalBase
 
 deprecated_module(__name__)
+
+__all__ = ["LightningBase", "TemporalBase"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,28 +72,3 @@ class LightningBase(nn.Module):
         if torch.isnan(total):
             logger.warning("the loss is not a number")
         return total
-
-
-class TemporalBase(temporal_masking.TemporalBase):
-    """Builds the criteria by name; see the module."""
-
-    def _init_loss(self) -> None:
-        if getattr(self, "_loss_initialized", False):
-            return
-        if getattr(self, "criterion_params", None) is None:
-            self.criterion_params = [("CrossEntropyLoss", {"weight": 1.0})]
-        losses = sys.modules[__package__]
-        self.criterion = []
-        for name, settings in self.criterion_params:
-            weight = settings.pop("weight", 1)
-            if name.lower() in ("crossentropyloss", "cross_entropy_loss") and "ignore_index" not in settings:
-                settings["ignore_index"] = self.non_label_index
-            if not hasattr(losses, name):
-                raise ValueError(f"unknown criterion {name!r}")
-            criterion = getattr(losses, name)(**settings)
-            self.criterion.append((criterion, weight))
-            try:
-                criterion.register_hooks(self)
-            except Exception as error:
-                logger.debug("no hooks for %s: %s", name, error)
-        self._loss_initialized = True

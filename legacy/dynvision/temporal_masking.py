@@ -1,8 +1,8 @@
 """Frozen twin of the label masking in ``dynvision.base.temporal``: still images become sequences.
 
 ``TemporalBase._process_batch`` repeats each image over the time steps of the model, blanks the inputs of null steps and
-writes the void label where the loss shall not look (null steps, the reaction time after an onset, residual steps). Only
-these methods of the old model base class are here.
+writes the void label where the loss shall not look (null steps, the reaction time after an onset, residual steps);
+``_init_loss`` builds the criteria, see ``criterion_list``. Only these methods of the old model base class are here.
 
 Replaced by ``training.losses.temporal.PresentationSchedule``. Kept as it was, among other things: patterns of length
 one ignore the reaction time; null inputs get 0, not ``non_input_value``; labels do not follow the residual steps; the
@@ -12,6 +12,7 @@ for chunks shorter than the reaction window never comes.
 
 import logging
 import math
+import sys
 from typing import Any, Optional, Tuple
 
 import torch
@@ -143,3 +144,24 @@ class TemporalBase(nn.Module):
 
     def _process_batch(self, batch: Any, batch_idx: Optional[int] = 0) -> Tuple[Any, ...]:
         return self._extend_residual_timesteps(self._expand_timesteps(batch))
+
+    def _init_loss(self) -> None:
+        if getattr(self, "_loss_initialized", False):
+            return
+        if getattr(self, "criterion_params", None) is None:
+            self.criterion_params = [("CrossEntropyLoss", {"weight": 1.0})]
+        losses = sys.modules[__package__]
+        self.criterion = []
+        for name, settings in self.criterion_params:
+            weight = settings.pop("weight", 1)
+            if name.lower() in ("crossentropyloss", "cross_entropy_loss") and "ignore_index" not in settings:
+                settings["ignore_index"] = self.non_label_index
+            if not hasattr(losses, name):
+                raise ValueError(f"unknown criterion {name!r}")
+            criterion = getattr(losses, name)(**settings)
+            self.criterion.append((criterion, weight))
+            try:
+                criterion.register_hooks(self)
+            except Exception as error:
+                logger.debug("no hooks for %s: %s", name, error)
+        self._loss_initialized = True

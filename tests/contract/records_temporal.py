@@ -95,5 +95,5 @@ RECORDS = [
     energy("order 2", order=2),
     energy("largest unit", order=float("inf")),
     energy("signed", mode="signed"),
-    energy("mixed", select={"conv": "signed", "f*": "absolute"}),
+    energy("mixed", select={"conv": "signed", "fc": "absolute"}),
 ]

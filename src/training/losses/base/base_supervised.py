@@ -42,7 +42,9 @@ class BaseSupervisedLoss(BaseLoss):
             raise ValueError("label_smoothing must be less than 1, found 1.0")
         require_number("ignore_index", ignore_index, integer=True)
         if class_weights is not None:
-            class_weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype())
+            class_weights = torch.as_tensor(class_weights).detach().clone()
+            if not class_weights.is_floating_point():
+                class_weights = class_weights.to(torch.get_default_dtype())
             if class_weights.dim() != 1 or bool((class_weights < 0).any()):
                 raise ValueError(f"class_weights must be one non-negative number per class, found {class_weights}")
         self.label_smoothing = label_smoothing
@@ -63,6 +65,19 @@ class BaseSupervisedLoss(BaseLoss):
         Per row: ``w_i sum_c q_ic a_c (-log softmax(logits_i)_c)`` with target distribution ``q``, class weights ``a``
         and sample weight ``w``. ``mean`` divides by the sum of ``w_i a_{t_i}`` over the rows that count (by their
         number without weights).
+
+        Arguments and errors are those of :meth:`cross_entropy_rows`.
+        """
+        loss, norm = self.cross_entropy_rows(logits, targets, sample_weight)
+        if self.reduction == "mean":
+            total = norm.sum()
+            return loss.sum() / torch.where(total > 0, total, torch.ones_like(total))
+        return self.apply_reduction(loss)
+
+    def cross_entropy_rows(
+        self, logits: Tensor, targets: Tensor, sample_weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The unreduced ``[N]`` costs of :meth:`weighted_cross_entropy`, and the weight of each row in their mean.
 
         Args:
             logits: ``[N, C]``.
@@ -97,8 +112,4 @@ class BaseSupervisedLoss(BaseLoss):
             norm = norm * weights[indices]
         if sample_weight is not None:
             loss, norm = loss * sample_weight, norm * sample_weight
-        loss = torch.where(valid, loss, torch.zeros_like(loss))
-        if self.reduction == "mean":
-            total = norm.sum()
-            return loss.sum() / torch.where(total > 0, total, torch.ones_like(total))
-        return self.apply_reduction(loss)
+        return torch.where(valid, loss, torch.zeros_like(loss)), norm

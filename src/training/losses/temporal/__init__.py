@@ -1,0 +1,37 @@
+"""Losses of networks that run over time, and what they are shown."""
+
+from __future__ import annotations
+
+from .cross_entropy import TemporalCrossEntropyLoss
+from .energy import Attachment, EnergyLoss, Finding, ModuleActivity, mean_activity
+from .presentation import (
+    PresentationSchedule,
+    Sequences,
+    onset_mask,
+    parse_pattern,
+    reaction_mask,
+    reaction_steps,
+    select_valid,
+    select_void,
+    stretch_pattern,
+    void_mask,
+)
+
+__all__ = [
+    "Attachment",
+    "EnergyLoss",
+    "Finding",
+    "ModuleActivity",
+    "PresentationSchedule",
+    "Sequences",
+    "TemporalCrossEntropyLoss",
+    "mean_activity",
+    "onset_mask",
+    "parse_pattern",
+    "reaction_mask",
+    "reaction_steps",
+    "select_valid",
+    "select_void",
+    "stretch_pattern",
+    "void_mask",
+]

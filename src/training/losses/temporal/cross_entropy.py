@@ -1,0 +1,117 @@
+"""Cross entropy over (sample, time step) pairs, void steps left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..base import BaseSupervisedLoss, require_choice, require_number
+from ..loss_registry import LossRegistry
+
+__all__ = ["TemporalCrossEntropyLoss"]
+
+
+@LossRegistry.register("temporal_cross_entropy")
+class TemporalCrossEntropyLoss(BaseSupervisedLoss):
+    """Classification at every time step that has a label.
+
+    For networks that answer at each step of a sequence while only some steps are meant: null inputs, the reaction time
+    after an onset and padding carry the void label ``ignore_index`` (``PresentationSchedule`` writes it) and count
+    neither in the sum nor in the mean.
+
+    Formula:
+        ``e_n = a_{y_n} (logsumexp_c z_nc - z_{n, y_n})`` for a pair ``n`` with logits ``z_n``, label ``y_n`` and class
+        weights ``a`` (1 without them); with label smoothing ``s`` the target is ``(1 - s) onehot(y_n) + s / C``, each
+        class weighted by its ``a``. ``e_n = 0`` where ``y_n`` is void. ``mean`` is ``sum_n e_n / V`` with ``V`` the
+        number of labels that are not void (``weight_normalization="count"``), or the sum of ``a_{y_n}`` over them
+        (``"weights"``, torch's own weighted mean).
+
+    Args:
+        label_smoothing: ``s`` in [0, 1).
+        class_weights: one non-negative number per class, a buffer.
+        ignore_index: the void label.
+        weight_normalization: ``count`` or ``weights``, see above; the same without class weights.
+        class_dim: dimension of the classes in the logits, -1 (``[B, T, C]``) or 1 (``[B, C, T]``).
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Shapes:
+        Logits ``[B, T, C]`` with integer targets ``[B, T]``, or flattened ``[N, C]`` with ``[N]``; any number of
+        leading dimensions.
+
+    Returns:
+        A tensor: 0-d, or of the shape of the targets for ``none``; float32 for half precision logits. If every label
+        is void it is a zero that keeps the graph. Logits of void steps may be NaN or infinite: they reach neither the
+        value nor the gradient.
+
+    Raises:
+        ValueError: shapes that do not fit, targets that are no integers, and (on the CPU, where looking costs nothing)
+            labels outside ``[0, C)`` other than ``ignore_index``.
+
+    Differs from ``dynvision.losses.CrossEntropyLoss``: all labels void keeps the graph in every mode, void rows are
+    masked before the softmax, class weights are a buffer, ``(outputs, responses)`` tuples are not taken apart,
+    ``num_valid_timesteps`` is ``normalizer``, and ``class_dim=1`` gives its layout. With several processes each
+    normalises by its own count; give the global one as ``normalizer`` times the number of processes if that matters.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | Sequence[float] | None = None,
+        ignore_index: int = -1,
+        weight_normalization: str = "count",
+        class_dim: int = -1,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
+        require_choice("weight_normalization", weight_normalization, ("count", "weights"))
+        require_choice("class_dim", class_dim, (-1, 1))
+        self.weight_normalization = weight_normalization
+        self.class_dim = class_dim
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: int | Tensor | None = None) -> Tensor:
+        """The loss of one batch; ``normalizer`` replaces the count that ``mean`` divides by."""
+        if logits.dim() < 2 or not logits.is_floating_point():
+            raise ValueError(f"logits must be floating [B, T, C] or [N, C], found {logits.dtype} {list(logits.shape)}")
+        if targets.is_floating_point() or targets.is_complex():
+            raise ValueError(f"targets must be integer class indices, found {targets.dtype}")
+        if normalizer is not None and not isinstance(normalizer, Tensor):
+            require_number("normalizer", normalizer, low=1, integer=True)
+        logits = logits.movedim(self.class_dim, -1)
+        if targets.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"targets must be {list(logits.shape[:-1])} for logits with {logits.shape[-1]} classes in dimension "
+                f"{self.class_dim}, found {list(targets.shape)}"
+            )
+        rows = targets.reshape(-1).to(logits.device)
+        valid = rows != self.ignore_index
+        self._check_range(rows, valid, logits.shape[-1])
+        logits = logits.reshape(-1, logits.shape[-1])
+        if self.reduction == "mean" and normalizer is None and self.weight_normalization == "weights":
+            return self.weighted_cross_entropy(logits, rows)
+        loss, _ = self.cross_entropy_rows(logits, rows)
+        if self.reduction == "none":
+            return loss.view(targets.shape)
+        return self.apply_reduction(loss, valid.sum() if normalizer is None else normalizer)
+
+    def _check_range(self, rows: Tensor, valid: Tensor, num_classes: int) -> None:
+        """Name a wrong label where that needs no host synchronisation; elsewhere the device complains."""
+        if rows.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        wrong = valid & ((rows < 0) | (rows >= num_classes))
+        if wrong.any():
+            raise ValueError(
+                f"targets must lie in [0, {num_classes}) or be ignore_index={self.ignore_index}, "
+                f"found {int(rows[wrong][0])}"
+            )
+
+    def extra_repr(self) -> str:
+        """Configuration."""
+        return f"{super().extra_repr()}, ignore_index={self.ignore_index}, label_smoothing={self.label_smoothing}"

@@ -27,10 +27,9 @@ class QueueMixin:
         for name in names:
             setattr(self, f"{name}_queue", FeatureQueue(size, dim))
 
-    def queue_lse(self, query: Tensor, queue: FeatureQueue, scale: float | Tensor, ids: Tensor | None) -> Tensor:
-        """``[B]`` log-sum-exp of the scaled similarities with the filled entries that have another id."""
-        keep = queue.keep_mask(ids if self.mask_same_id else None)
-        return bank_logsumexp(query, queue.features, scale, keep)
+    def keep_mask(self, queue: FeatureQueue, ids: Tensor | None) -> Tensor:
+        """Entries of ``queue`` that are negatives of queries with these ids, ``[1, K]`` or ``[B, K]``."""
+        return queue.keep_mask(ids if self.mask_same_id else None)
 
 
 @LossRegistry.register("memory_queue")
@@ -126,30 +125,25 @@ class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
         v, t, ids = self._embed(vision_features, text_features, match_ids)
         positive = self.create_positive_mask(v.shape[0], ids, device=v.device)
         logits = self.scale_by_temperature(dot_similarity(v, t))
-        counts = positive.sum(dim=1)
-        terms = [
-            pair_info_nce(
-                pairs,
-                mask,
-                denominator=self.denominator,
-                negative_lse=self.queue_lse(query, queue, self.scale, ids),
-            )
-            for pairs, mask, query, queue in (
-                (logits, positive, v, self.text_queue),
-                (logits.mT, positive.mT, t, self.vision_queue),
-            )
-        ]
-        if self.average == "anchors":
-            terms = [term / counts for term in terms]
+        loss_v2t = self._direction(logits, positive, v, self.text_queue, ids)
+        loss_t2v = self._direction(logits.mT, positive.mT, t, self.vision_queue, ids)
         fill = self.text_queue.fill_ratio
         if self.training:
             self._store(v, t, ids)
         return self.two_way_output(
-            *terms,
-            num_valid=counts.sum() if self.average == "pairs" else None,
+            loss_v2t,
+            loss_t2v,
+            positive.sum() if self.average == "pairs" else None,
             temperature=torch.as_tensor(self.temperature, dtype=v.dtype, device=v.device),
             queue_fill=fill,
         )
+
+    def _direction(
+        self, logits: Tensor, positive: Tensor, query: Tensor, queue: FeatureQueue, ids: Tensor | None
+    ) -> Tensor:
+        stored = bank_logsumexp(query, queue.features, self.scale, self.keep_mask(queue, ids))
+        terms = pair_info_nce(logits, positive, denominator=self.denominator, negative_lse=stored)
+        return terms / positive.sum(dim=1) if self.average == "anchors" else terms
 
     @torch.no_grad()
     def enqueue(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> None:

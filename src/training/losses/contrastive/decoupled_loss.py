@@ -1,0 +1,198 @@
+"""Inter-modal plus intra-modal contrast, and the decoupled contrastive loss (DCL)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_features, require_number
+from ..functional import dot_similarity, masked_logsumexp, pair_info_nce, retrieval_accuracy
+from ..loss_registry import LossRegistry
+
+__all__ = ["DecoupledContrastiveLoss", "IntraInterModalLoss"]
+
+
+@LossRegistry.register("intra_inter_modal")
+class IntraInterModalLoss(BaseContrastiveLoss):
+    """InfoNCE across two modalities plus one contrastive term inside each of them.
+
+    For paired features whose modalities would otherwise collapse inside while they align across. It is not DCL: see
+    ``DecoupledContrastiveLoss`` below for that.
+
+    With cosines ``c`` over temperature ``t``, positives ``P_i`` (equal ids) and negatives ``N_i`` of anchor ``i``, and
+    ``g`` the same inside one modality, without the sample itself::
+
+        pooled    l_i = -log( sum_{P_i} exp(c_ip / t) / sum_j exp(c_ij / t) )             one term per anchor
+        per_pair  l_i = sum_{P_i} -log( exp(c_ip / t) / sum_j exp(c_ij / t) )             one term per pair
+        self      m_i = log( 1 + sum_{k in N_i} exp((g_ik - g_ii) / t) )                  pushes samples apart
+        same_id   m_i = sum_{p in P_i, p != i} -log( exp(g_ip / t) / sum_{k != i} exp(g_ik / t) )
+
+        inter = mean of l over terms that have a negative, mean of both directions
+        loss  = inter + vision_weight * mean of m (vision) + text_weight * mean of m (text)
+
+    Args:
+        temperature: ``t``, greater than 0.
+        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
+        vision_weight: weight of the vision term, at least 0.
+        text_weight: weight of the text term, at least 0.
+        positives: ``pooled`` or ``per_pair``.
+        intra_positives: ``self`` or ``same_id``.
+        exclude_same_id: with ``self``, samples of the same id are no negatives.
+        average: what the mean of ``l`` divides by: ``terms`` that were summed, or positive ``pairs``.
+        metrics: report accuracies as well.
+        reduction: ``mean``, ``sum`` or ``none`` (``[B]``: ``l_i`` of both directions / 2 plus the weighted ``m_i``).
+            With ``mean`` each part is divided by its own number of terms.
+
+    Returns:
+        ``LossOutput`` with ``loss``, ``inter_modal_loss``, ``intra_modal_loss`` (weighted sum), ``loss_v2t``,
+        ``loss_t2v``, ``intra_vision_loss``, ``intra_text_loss`` (not weighted); with ``metrics`` also ``accuracy_v2t``,
+        ``accuracy_t2v``, ``accuracy`` (a hit on any positive counts).
+
+    Raises:
+        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
+            or ids that do not fit.
+
+    Differs from the two old classes named ``DecoupledContrastiveLoss``: the one of ``decoupled_contrastive_loss`` is
+    ``average="pairs", exclude_same_id=False`` (its mean shrinks with duplicates, which it also pushes apart); the one
+    of ``contrastive_learning`` is ``positives="per_pair", intra_positives="same_id"`` but divided by the wrong number
+    and was constantly zero for unique ids. Low temperatures do not overflow, entries are detached tensors.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        learnable_temperature: bool = False,
+        vision_weight: float = 0.5,
+        text_weight: float = 0.5,
+        positives: Literal["pooled", "per_pair"] = "pooled",
+        intra_positives: Literal["self", "same_id"] = "self",
+        exclude_same_id: bool = True,
+        average: Literal["terms", "pairs"] = "terms",
+        metrics: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(temperature=temperature, learnable_temperature=learnable_temperature, reduction=reduction)
+        require_number("vision_weight", vision_weight, low=0.0)
+        require_number("text_weight", text_weight, low=0.0)
+        require_choice("positives", positives, ("pooled", "per_pair"))
+        require_choice("intra_positives", intra_positives, ("self", "same_id"))
+        require_choice("average", average, ("terms", "pairs"))
+        self.vision_weight, self.text_weight = vision_weight, text_weight
+        self.positives: Literal["pooled", "per_pair"] = positives
+        self.intra_positives = intra_positives
+        self.exclude_same_id = exclude_same_id
+        self.average = average
+        self.metrics = metrics
+
+    def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
+        """The loss of one batch.
+
+        Args:
+            vision_features: ``[B, D]``.
+            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
+            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+        """
+        similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
+        logits = self.scale_by_temperature(similarity)
+        rows = pair_info_nce(logits, positive, positives=self.positives)
+        columns = pair_info_nce(logits.mT, positive.mT, positives=self.positives)
+        terms = positive if self.positives == "per_pair" or self.average == "pairs" else ~positive.all(dim=1)
+        inter = self.two_way_output(rows, columns, terms.sum())
+        vision, vision_terms = self._intra(vision_features, positive)
+        text, text_terms = self._intra(text_features, positive)
+        intra_vision = self.apply_reduction(vision, vision_terms)
+        intra_text = self.apply_reduction(text, text_terms)
+        intra = self.vision_weight * intra_vision + self.text_weight * intra_text
+        output = self.output(
+            inter.loss + intra,
+            inter_modal_loss=inter.loss,
+            intra_modal_loss=intra,
+            loss_v2t=inter["loss_v2t"],
+            loss_t2v=inter["loss_t2v"],
+            intra_vision_loss=intra_vision,
+            intra_text_loss=intra_text,
+        )
+        if self.metrics:
+            v2t, t2v = retrieval_accuracy(similarity, positive), retrieval_accuracy(similarity.mT, positive.mT)
+            output.update(accuracy_v2t=v2t, accuracy_t2v=t2v, accuracy=(v2t + t2v) / 2)
+        return output
+
+    def _intra(self, features: Tensor, same_id: Tensor) -> tuple[Tensor, Tensor]:
+        """Terms ``[B]`` inside one modality, and the number that their mean is divided by."""
+        logits = self.scale_by_temperature(self.compute_similarity(features, features))
+        own = torch.eye(logits.shape[0], dtype=torch.bool, device=logits.device)
+        if self.intra_positives == "self":
+            negative = ~same_id if self.exclude_same_id else ~own
+            return F.softplus(masked_logsumexp(logits, negative) - logits.diagonal()), own.sum()
+        positive = same_id & ~own
+        others = masked_logsumexp(logits, ~own)
+        return ((others[:, None] - logits) * positive).sum(dim=1), positive.sum()
+
+
+@LossRegistry.register("dcl")
+class DecoupledContrastiveLoss(BaseContrastiveLoss):
+    """Decoupled contrastive learning: NT-Xent without the positive in the denominator.
+
+    For self-supervised training on two views with small batches: removing the positive from the denominator removes the
+    factor by which NT-Xent's gradient shrinks once a pair is easy.
+
+    Over the ``2B`` rows of ``[z_a; z_b]`` with cosines ``c``, temperature ``t`` and ``p(i)`` the other view of ``i``::
+
+        l_i  = -w_i c_{i,p(i)} / t + log sum_{k not in {i, p(i)}} exp(c_ik / t)
+        w_i  = 1, or with sigma (DCLW): 2 - exp(c_{i,p(i)} / sigma) / mean_k exp(c_{k,p(k)} / sigma)
+        loss = mean_i l_i
+
+    Paper: Yeh et al. 2022 (arXiv 2110.06848). Unlike NT-Xent the loss can be negative.
+
+    Args:
+        temperature: ``t``, greater than 0 (the paper: 0.1).
+        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
+        sigma: width of the von Mises-Fisher weights of DCLW (the paper: 0.5), without gradient; default: no weights.
+        reduction: ``mean`` or ``sum`` over the ``2B`` rows, or ``none`` (``[2B]``, the rows of ``z_a`` first).
+
+    Returns:
+        A tensor: 0-d, or ``[2B]`` for ``none``. One sample has no negatives: a zero that keeps the graph.
+
+    Raises:
+        ValueError: an argument out of range, or ``z_a`` and ``z_b`` that are no ``[B, D]`` batches of one shape with
+            ``B >= 1``.
+
+    New: neither of the two old classes of this name is DCL; their successor is ``IntraInterModalLoss``.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.1,
+        learnable_temperature: bool = False,
+        sigma: float | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(temperature=temperature, learnable_temperature=learnable_temperature, reduction=reduction)
+        if sigma is not None:
+            require_number("sigma", sigma, low=0.0, exclusive=True)
+        self.sigma = sigma
+
+    def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            z_a: first view ``[B, D]``.
+            z_b: second view ``[B, D]``.
+        """
+        require_features(z_a=z_a, z_b=z_b)
+        z = torch.cat(self.normalize(z_a, z_b))
+        batch = z_a.shape[0]
+        if batch == 1:
+            return self.apply_reduction(z.sum(dim=1) * 0)
+        similarity = dot_similarity(z, z)
+        matched = torch.cat([similarity.diagonal(batch), similarity.diagonal(-batch)])
+        negative = ~torch.eye(batch, dtype=torch.bool, device=z.device).repeat(2, 2)
+        attraction = self.scale_by_temperature(matched)
+        if self.sigma is not None:
+            attraction = attraction * (2 - torch.softmax(matched.detach() / self.sigma, dim=0) * 2 * batch)
+        return self.apply_reduction(masked_logsumexp(self.scale_by_temperature(similarity), negative) - attraction)

@@ -1,0 +1,104 @@
+"""InfoNCE whose temperature follows how well the batch is separated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_number
+from ..functional import pair_info_nce
+from ..loss_registry import LossRegistry
+
+__all__ = ["DynamicTemperatureLoss"]
+
+
+@LossRegistry.register("dynamic_temperature")
+class DynamicTemperatureLoss(BaseContrastiveLoss):
+    """Symmetric InfoNCE over pairs with a temperature made from each batch.
+
+    A heuristic without a paper, for runs in which one fixed temperature is too sharp at the start. There is no state:
+    the temperature depends on the batch alone. Prefer ``CLIPLoss(learnable_temperature=True)`` in new work.
+
+    With cosines ``c_ij`` of image ``i`` and text ``j`` and positives ``P_i`` (equal ids)::
+
+        gap  = mean cosine of positive pairs - mean cosine of negative pairs     (a mean of nothing is 0)
+        t    = clamp(base_temperature (offset + amplitude exp(-sharpness gap)), min_temperature, max_temperature)
+        l_ip = log sum_j exp(c_ij / t) - c_ip / t
+        loss = mean of l_ip over all pairs i, p in P_i; then the mean of both directions
+
+    Args:
+        base_temperature: greater than 0.
+        min_temperature: lower bound; with the default ``offset`` it acts only above ``0.8 base_temperature``.
+        max_temperature: upper bound, at least ``min_temperature``.
+        offset: part of the temperature that does not depend on the batch.
+        amplitude: part that does.
+        sharpness: how fast it falls with the gap.
+        include_paired: the pairs ``(i, i)`` belong to the positives of the gap. Without them and with unique ids the
+            temperature depends on the negatives alone.
+        detach_temperature: no gradient through the temperature, so that the model cannot lower the loss by moving it.
+        reduction: ``mean`` (over the positive pairs), ``sum`` or ``none`` (``[B]``, summed over the positives).
+
+    Returns:
+        ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``, ``temperature``, ``positive_similarity`` and
+        ``negative_similarity`` (the two means).
+
+    Raises:
+        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
+            or ids that do not fit.
+
+    Differs from the old ``DynamicTemperatureContrastiveLoss``, which is ``include_paired=False`` and
+    ``detach_temperature=False``: always the same keys, bounds are checked.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_temperature: float = 0.07,
+        min_temperature: float = 0.04,
+        max_temperature: float = 0.2,
+        offset: float = 0.8,
+        amplitude: float = 0.4,
+        sharpness: float = 2.0,
+        include_paired: bool = True,
+        detach_temperature: bool = True,
+        reduction: str = "mean",
+    ) -> None:
+        require_number("base_temperature", base_temperature, low=0.0, exclusive=True)
+        require_number("min_temperature", min_temperature, low=0.0, exclusive=True)
+        require_number("max_temperature", max_temperature, low=min_temperature)
+        for name, value in (("offset", offset), ("amplitude", amplitude), ("sharpness", sharpness)):
+            require_number(name, value, low=0.0)
+        super().__init__(temperature=base_temperature, reduction=reduction)
+        self.min_temperature, self.max_temperature = min_temperature, max_temperature
+        self.offset, self.amplitude, self.sharpness = offset, amplitude, sharpness
+        self.include_paired, self.detach_temperature = include_paired, detach_temperature
+
+    def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
+        """The loss of one batch.
+
+        Args:
+            vision_features: ``[B, D]``.
+            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
+            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+        """
+        similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
+        own = torch.eye(positive.shape[0], dtype=torch.bool, device=positive.device)
+        positive_similarity = _masked_mean(similarity, positive if self.include_paired else positive & ~own)
+        negative_similarity = _masked_mean(similarity, ~positive)
+        factor = self.offset + self.amplitude * torch.exp(-self.sharpness * (positive_similarity - negative_similarity))
+        temperature = (self.temperature * factor).clamp(self.min_temperature, self.max_temperature)
+        if self.detach_temperature:
+            temperature = temperature.detach()
+        logits = similarity / temperature
+        return self.two_way_output(
+            pair_info_nce(logits, positive),
+            pair_info_nce(logits.mT, positive.mT),
+            positive.sum(),
+            temperature=temperature,
+            positive_similarity=positive_similarity,
+            negative_similarity=negative_similarity,
+        )
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,124 @@
+"""InfoNCE that weighs negatives which are hard to tell from the positives."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_number
+from ..functional import pair_info_nce
+from ..loss_registry import LossRegistry
+
+__all__ = ["HardNegativeLoss"]
+
+
+@LossRegistry.register("hard_negative")
+class HardNegativeLoss(BaseContrastiveLoss):
+    """Symmetric InfoNCE over pairs with weighted hard negatives.
+
+    For fine-tuning, when most negatives of a batch have become easy. All negatives stay in: this is a re-weighting, and
+    a weight ``w`` acts like a shift of the logit by ``log w``.
+
+    With cosines ``c_ij`` of image ``i`` and text ``j``, temperature ``t``, positives ``P_i`` (equal ids), negatives
+    ``N_i`` (all others) and weights ``w_in`` (``hard_negative_weight`` for hard ones, 1 for the rest)::
+
+        l_ip = log(1 + sum_{n in N_i} w_in exp((c_in - c_ip) / t))
+        loss = mean of l_ip over all pairs i, p in P_i; then the mean of both directions
+
+    Anchors without negatives do not count. Hard negatives are constants for the gradient. ``mining``:
+
+    * ``semi_hard``: less similar than the mean positive of the anchor, by less than ``semi_hard_margin``.
+    * ``hard``: the ``hard_fraction`` most similar negatives of the anchor (rounded down, at least one).
+    * ``percentile``: at or above the ``hard_negative_percentile`` of the anchor's negatives.
+    * ``none``.
+
+    Papers: semi-hard negatives, Schroff et al. 2015 (arXiv 1503.03832); weighting inside the denominator is akin to
+    Robinson et al. 2021 (arXiv 2010.04592), whose weights are not these.
+
+    Args:
+        temperature: ``t``, greater than 0.
+        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
+        hard_negative_weight: ``w``, greater than 0; below 1 it plays hard negatives down.
+        mining: see above.
+        semi_hard_margin: width of the band, in cosine.
+        hard_fraction: in (0, 1].
+        hard_negative_percentile: 0 to 100.
+        reduction: ``mean`` (over the pairs of anchors with negatives), ``sum`` or ``none`` (``[B]``, summed over the
+            positives of the anchor).
+
+    Returns:
+        ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``.
+
+    Raises:
+        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
+            or ids that do not fit.
+
+    Differs from the old ``HardNegativeMiningContrastiveLoss``: a batch without negatives gives a zero that keeps the
+    graph (it raised), low temperatures do not overflow, unknown strategies and short id lists are errors.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        learnable_temperature: bool = False,
+        hard_negative_weight: float = 2.0,
+        mining: Literal["semi_hard", "hard", "percentile", "none"] = "semi_hard",
+        semi_hard_margin: float = 0.2,
+        hard_fraction: float = 0.1,
+        hard_negative_percentile: float = 90.0,
+        reduction: str = "mean",
+    ) -> None:
+        require_choice("mining", mining, ("semi_hard", "hard", "percentile", "none"))
+        require_number("hard_negative_weight", hard_negative_weight, low=0.0, exclusive=True)
+        require_number("semi_hard_margin", semi_hard_margin, low=0.0)
+        require_number("hard_fraction", hard_fraction, low=0.0, high=1.0, exclusive=True)
+        super().__init__(
+            temperature=temperature,
+            learnable_temperature=learnable_temperature,
+            hard_negative_percentile=hard_negative_percentile,
+            hard_negative_weight=hard_negative_weight,
+            reduction=reduction,
+        )
+        self.mining = mining
+        self.semi_hard_margin, self.hard_fraction = semi_hard_margin, hard_fraction
+
+    def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
+        """The loss of one batch.
+
+        Args:
+            vision_features: ``[B, D]``.
+            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
+            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+        """
+        similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
+        # an anchor without negatives has terms of exactly zero
+        counted = positive & ~positive.all(dim=1, keepdim=True)
+        return self.two_way_output(
+            self._direction(similarity, positive), self._direction(similarity.mT, positive.mT), counted.sum()
+        )
+
+    def _direction(self, similarity: Tensor, positive: Tensor) -> Tensor:
+        logits = self.scale_by_temperature(similarity)
+        log_weights = self.log_weights(similarity.detach(), positive)
+        return pair_info_nce(logits, positive, denominator="own_positive", log_weights=log_weights)
+
+    def log_weights(self, similarity: Tensor, positive: Tensor) -> Tensor:
+        """Logarithm of the weight of each pair as a negative, ``[B, B]``; entries of positives mean nothing."""
+        if self.mining == "percentile":
+            return self.mine_hard_negatives(similarity, positive).clamp(min=torch.finfo(similarity.dtype).tiny).log()
+        if self.mining == "none":
+            return torch.zeros_like(similarity)
+        if self.mining == "semi_hard":
+            anchor = (similarity * positive).sum(dim=1, keepdim=True) / positive.sum(dim=1, keepdim=True)
+            hard = (similarity < anchor) & (similarity > anchor - self.semi_hard_margin)
+        else:
+            count = (~positive).sum(dim=1, keepdim=True)
+            wanted = (count * self.hard_fraction).floor().clamp(min=1)
+            order = similarity.masked_fill(positive, float("-inf")).argsort(dim=1, descending=True)
+            ranks = torch.arange(similarity.shape[1], device=similarity.device).expand_as(order)
+            hard = torch.zeros_like(positive).scatter(1, order, ranks < wanted)
+        return hard.to(similarity.dtype) * math.log(self.hard_weight)

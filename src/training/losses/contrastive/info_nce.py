@@ -1,0 +1,137 @@
+"""InfoNCE between two modalities with an optional pull between matched pairs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_number
+from ..functional import pair_info_nce, retrieval_accuracy, uniform_targets
+from ..loss_registry import LossRegistry
+
+__all__ = ["InfoNCELoss"]
+
+
+@LossRegistry.register("info_nce")
+class InfoNCELoss(BaseContrastiveLoss):
+    """Symmetric InfoNCE plus a weighted distance of matched pairs.
+
+    For small models and debugging, where the alignment term gives a gradient before the contrast does. Without it and
+    with the defaults this is ``CLIPLoss``.
+
+    With cosines ``c_ij`` of image ``i`` and text ``j``, temperature ``t``, positives ``P_i`` (equal ids)::
+
+        l_i  = mean_{p in P_i} ( log D_ip - c_ip / t ),   D_ip = sum_j exp(c_ij / t)        for denominator="all"
+                                                 D_ip = exp(c_ip / t) + sum_{n not in P_i} exp(c_in / t)  "own_positive"
+        d_i  = mean_{p in P_i} (1 - c_ip)          cosine;  mean_{p in P_i} |v_i - t_p|^2 / D  for alignment="mse"
+        loss = (mean_i l_i + the same over the columns) / 2 + alignment_weight mean_i d_i
+
+    (``v_i``, ``t_p`` of unit length and width ``D``: the squared error is ``2 / D`` of the cosine distance.)
+
+    Paper: van den Oord et al. 2018 (arXiv 1807.03748).
+
+    Args:
+        temperature: ``t``, greater than 0.
+        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
+        positives: ``all``, or ``random``: one positive per row, column and distance, drawn anew in each call.
+        denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.
+        alignment: ``cosine`` or ``mse``.
+        alignment_weight: at least 0.
+        metrics: report accuracy and similarities as well.
+        reduction: ``mean`` or ``sum`` over the ``B`` pairs, or ``none`` (``[B]``).
+
+    Returns:
+        ``LossOutput`` with ``loss``, ``infonce``, ``alignment`` (not weighted), ``loss_v2t``, ``loss_t2v``,
+        ``temperature``; with ``metrics`` also ``accuracy`` (mean of both directions, a hit on any positive counts) and
+        the mean cosines ``similarity_positive``, ``similarity_negative`` (0 without negatives), ``similarity_gap``.
+
+    Raises:
+        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
+            or ids that do not fit.
+
+    Differs from the old ``SimpleContrastiveLoss``, which is ``alignment="mse", alignment_weight=0.5``: all positives
+    count (it drew one, from the global generator), similarities are cosines, and its keyword ``decor_loss`` is gone:
+    add such a term with ``WeightedSumLoss``.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        learnable_temperature: bool = False,
+        positives: Literal["all", "random"] = "all",
+        denominator: Literal["all", "own_positive"] = "all",
+        alignment: Literal["cosine", "mse"] = "cosine",
+        alignment_weight: float = 0.0,
+        metrics: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(temperature=temperature, learnable_temperature=learnable_temperature, reduction=reduction)
+        require_choice("positives", positives, ("all", "random"))
+        require_choice("denominator", denominator, ("all", "own_positive"))
+        require_choice("alignment", alignment, ("cosine", "mse"))
+        require_number("alignment_weight", alignment_weight, low=0.0)
+        self.positives = positives
+        self.denominator: Literal["all", "own_positive"] = denominator
+        self.alignment, self.alignment_weight = alignment, alignment_weight
+        self.metrics = metrics
+
+    def forward(
+        self,
+        vision_features: Tensor,
+        text_features: Tensor,
+        match_ids: Ids | None = None,
+        generator: torch.Generator | None = None,
+    ) -> LossOutput:
+        """The loss of one batch.
+
+        Args:
+            vision_features: ``[B, D]``.
+            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
+            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+            generator: source of the draws for ``positives="random"``, on the device of the features.
+        """
+        similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
+        logits = self.scale_by_temperature(similarity)
+        rows = self._direction(logits, positive, generator)
+        columns = self._direction(logits.mT, positive.mT, generator)
+        distance = 1 - similarity
+        if self.alignment == "mse":
+            # the length of a zero vector is 0 after normalisation, so the squares are not always 1
+            squares = [x.square().sum(dim=1) for x in self.normalize(vision_features, text_features)]
+            distance = (squares[0][:, None] + squares[1] - 2 * similarity) / vision_features.shape[1]
+        chosen = uniform_targets(self._choose(positive, generator), distance.dtype)
+        alignment = self.apply_reduction((distance * chosen).sum(dim=1))
+        contrast = self.two_way_output(rows, columns)
+        output = self.output(
+            contrast.loss + self.alignment_weight * alignment,
+            infonce=contrast.loss,
+            alignment=alignment,
+            loss_v2t=contrast["loss_v2t"],
+            loss_t2v=contrast["loss_t2v"],
+            temperature=torch.as_tensor(self.temperature, dtype=logits.dtype, device=logits.device),
+        )
+        if self.metrics:
+            output.update(self.measure(similarity, positive))
+        return output
+
+    def _choose(self, positive: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.positives == "all":
+            return positive
+        draws = torch.rand(positive.shape, generator=generator, device=positive.device).masked_fill(~positive, -1.0)
+        return torch.zeros_like(positive).scatter(1, draws.argmax(dim=1, keepdim=True), True)
+
+    def _direction(self, logits: Tensor, positive: Tensor, generator: torch.Generator | None) -> Tensor:
+        chosen = self._choose(positive, generator)
+        return pair_info_nce(logits, chosen, denominator=self.denominator) / chosen.sum(dim=1)
+
+    @torch.no_grad()
+    def measure(self, similarity: Tensor, positive: Tensor) -> dict[str, Tensor]:
+        """Accuracy and mean cosines."""
+        accuracy = (retrieval_accuracy(similarity, positive) + retrieval_accuracy(similarity.mT, positive.mT)) / 2
+        own = (similarity * positive).sum() / positive.sum()
+        other = (similarity * ~positive).sum() / (~positive).sum().clamp(min=1)
+        similarities = {"similarity_positive": own, "similarity_negative": other, "similarity_gap": own - other}
+        return {"accuracy": accuracy} | similarities

@@ -1,0 +1,216 @@
+"""Supervised contrastive learning inside and across two modalities."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_features, require_number
+from ..functional import (
+    dot_similarity,
+    encode_ids,
+    masked_logsumexp,
+    match_mask,
+    supervised_contrastive,
+    uniform_targets,
+)
+from ..loss_registry import LossRegistry
+
+__all__ = ["SupervisedContrastiveLoss"]
+
+
+@LossRegistry.register("supcon")
+class SupervisedContrastiveLoss(BaseContrastiveLoss):
+    """SupCon: samples of one class attract each other, all others repel.
+
+    For paired features with class labels (single or multi-label), or with given similarity scores.
+
+    With cosines over temperature ``s``, positives ``P_i`` (same label, a shared class, or a score of at least the
+    threshold), each part is the mean over its anchors with positives of ::
+
+        l_i = log sum_{k in A_i} exp(s_ik) - mean_{p in P_i} s_ip        ( = L_out of the paper)
+
+    * ``intra``: inside vision and inside text; ``A_i`` is everything but the sample itself, which is no positive.
+    * ``cross``: vision to text and text to vision (their mean); ``A_i`` is every sample of the other modality, and the
+      sample's own partner is a positive.
+    * ``all``: the mean of the three.
+    * ``joint``: one part over the ``2B`` rows of both modalities together.
+
+    Paper: Khosla et al. 2020 (arXiv 2004.11362).
+
+    Args:
+        temperature: greater than 0.
+        learnable_temperature: learn ``logit_scale = log(1 / temperature)``, clamped to a scale of 100.
+        contrast_mode: ``all``, ``cross``, ``intra`` or ``joint``.
+        base_temperature: scale the loss by ``temperature / base_temperature`` as the reference code of the paper does;
+            default: no scaling.
+        similarity_threshold: scores from here on are positives.
+        include_paired: the partner ``(i, i)`` is a positive of the cross part. Without it, partners repel each other.
+        log_epsilon: added inside the logarithm, relative to the most similar entry of the row (the sample itself in the
+            intra parts); flattens the loss at low temperatures. The default is 0.
+        input_dim: width of the features, if they are to be projected.
+        projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads.
+        metrics: report the ranking accuracy as well.
+        reduction: ``mean`` (each part over its anchors with positives), ``sum``, or ``none`` (``[B]``; ``[2B]`` for
+            ``joint``).
+
+    Returns:
+        ``LossOutput`` with ``loss``, and unless ``joint`` with ``intra_vision_loss``, ``intra_text_loss`` and
+        ``cross_modal_loss`` (0 where the mode leaves them out); with ``metrics`` also ``ranking_accuracy``: over all
+        images, share of (positive, negative) pairs of texts that are ranked in this order (partners are positives).
+        Parts without positives are zeros that keep the graph.
+
+    Raises:
+        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
+            labels, scores or weights that do not fit, class weights without labels.
+
+    Differs from the old class of this name: partners attract, no epsilon in the logarithm, multi-label targets and
+    ``reduction="none"`` work, asymmetric scores count their columns in the second direction, no labels mean CLIP's
+    pairing instead of a constant. ``joint`` is the old function ``supervised_contrastive_loss``, without overflow.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        learnable_temperature: bool = False,
+        contrast_mode: Literal["all", "cross", "intra", "joint"] = "all",
+        base_temperature: float | None = None,
+        similarity_threshold: float = 0.5,
+        include_paired: bool = True,
+        log_epsilon: float = 0.0,
+        input_dim: int | None = None,
+        projection_dim: int | None = None,
+        metrics: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(
+            temperature=temperature,
+            learnable_temperature=learnable_temperature,
+            heads=("vision", "text"),
+            input_dim=input_dim,
+            projection_dim=projection_dim,
+            reduction=reduction,
+        )
+        require_choice("contrast_mode", contrast_mode, ("all", "cross", "intra", "joint"))
+        require_number("similarity_threshold", similarity_threshold)
+        require_number("log_epsilon", log_epsilon, low=0.0)
+        if base_temperature is not None:
+            require_number("base_temperature", base_temperature, low=0.0, exclusive=True)
+        self.contrast_mode = contrast_mode
+        self.base_temperature = base_temperature
+        self.similarity_threshold = similarity_threshold
+        self.include_paired = include_paired
+        self.log_epsilon = log_epsilon
+        self.metrics = metrics
+
+    def forward(
+        self,
+        vision_features: Tensor,
+        text_features: Tensor,
+        labels: Ids | None = None,
+        similarity_scores: Tensor | None = None,
+        class_weights: Tensor | None = None,
+    ) -> LossOutput:
+        """The loss of one batch.
+
+        Args:
+            vision_features: ``[B, D]``.
+            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
+            labels: ``[B]`` or ``[B, 1]`` labels, or ``[B, C]`` with a 1 for every class of the sample. They win over
+                scores; without both, every sample is a class of its own.
+            similarity_scores: ``[B, B]``, rows: vision, columns: text.
+            class_weights: ``[C]`` weights of the anchors by their label (the mean over their classes), not normalised.
+        """
+        require_features(vision_features=vision_features, text_features=text_features)
+        batch, device = vision_features.shape[0], vision_features.device
+        if labels is not None:
+            labels = labels if isinstance(labels, Tensor) else encode_ids(labels, device=device)
+            if labels.shape[:1] != (batch,) or labels.dim() > 2:
+                raise ValueError(f"labels must be [{batch}] or [{batch}, C], found {list(labels.shape)}")
+            labels = labels[:, 0] if labels.dim() == 2 and labels.shape[1] == 1 else labels
+        vision, text = self.normalize(*self.project(vision=vision_features, text=text_features))
+        positive = self._positives(batch, labels, similarity_scores, device)
+        weights = self._weights(labels, class_weights, vision)
+        if self.contrast_mode == "joint":
+            output = self._joint(vision, text, labels, weights)
+        else:
+            output = self._parts(vision, text, positive, weights)
+        if self.metrics:
+            own = torch.eye(batch, dtype=torch.bool, device=device)
+            output["ranking_accuracy"] = self.ranking_accuracy(dot_similarity(vision, text), positive | own)
+        return output
+
+    def _parts(self, vision: Tensor, text: Tensor, positive: Tensor, weights: Tensor) -> LossOutput:
+        own = torch.eye(vision.shape[0], dtype=torch.bool, device=vision.device)
+        parts = {
+            name: self.apply_reduction(vision.sum(dim=1) * 0) for name in ("intra_vision", "intra_text", "cross_modal")
+        }
+        if self.contrast_mode != "cross":
+            parts["intra_vision"] = self._part(dot_similarity(vision, vision), ~own, positive & ~own, weights)
+            parts["intra_text"] = self._part(dot_similarity(text, text), ~own, positive & ~own, weights)
+        if self.contrast_mode != "intra":
+            matched = positive | own if self.include_paired else positive & ~own
+            similarity = dot_similarity(vision, text)
+            everything = torch.ones_like(own)
+            parts["cross_modal"] = (
+                self._part(similarity, everything, matched, weights)
+                + self._part(similarity.mT, everything, matched.mT, weights)
+            ) / 2
+        count = {"all": 3, "intra": 2, "cross": 1}[self.contrast_mode]
+        total = torch.stack(list(parts.values())).sum(dim=0)
+        return self.output(total / count, **{f"{name}_loss": part for name, part in parts.items()})
+
+    def _part(self, similarity: Tensor, allowed: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
+        logits = self.scale_by_temperature(similarity)
+        denominator = masked_logsumexp(logits, allowed)
+        if self.log_epsilon:
+            denominator = torch.logaddexp(denominator, logits.detach().amax(dim=1) + math.log(self.log_epsilon))
+        terms = (denominator - (logits * uniform_targets(positive, logits.dtype)).sum(dim=1)) * weights
+        counted = positive.any(dim=1)
+        return self.apply_reduction(torch.where(counted, terms, torch.zeros_like(terms)), counted.sum())
+
+    def _joint(self, vision: Tensor, text: Tensor, labels: Tensor | None, weights: Tensor) -> LossOutput:
+        if labels is None or labels.dim() != 1:
+            raise ValueError("contrast_mode 'joint' needs labels of shape [B]")
+        rows = supervised_contrastive(
+            torch.cat([vision, text]), torch.cat([labels, labels]), self.temperature, reduction="none"
+        )
+        return self.output(self.apply_reduction(rows * weights.repeat(2)))
+
+    def _positives(self, batch: int, labels: Tensor | None, scores: Tensor | None, device: torch.device) -> Tensor:
+        if labels is not None:
+            return match_mask(labels) if labels.dim() == 1 else (labels.float() @ labels.float().mT) > 0
+        if scores is None:
+            return torch.eye(batch, dtype=torch.bool, device=device)
+        if scores.shape != (batch, batch):
+            raise ValueError(f"similarity_scores must be [{batch}, {batch}], found {list(scores.shape)}")
+        return scores >= self.similarity_threshold
+
+    def _weights(self, labels: Tensor | None, class_weights: Tensor | None, like: Tensor) -> Tensor:
+        """Factor of every anchor, ``[B]``: its class weight and the scaling by ``base_temperature``."""
+        factor = torch.ones_like(like[:, 0])
+        if self.base_temperature is not None:
+            factor = factor * (self.temperature / self.base_temperature)
+        if class_weights is None:
+            return factor
+        if labels is None:
+            raise ValueError("class_weights needs labels")
+        if labels.dim() == 1:
+            return factor * class_weights.to(like.dtype)[labels]
+        membership = uniform_targets(labels > 0, like.dtype)
+        if class_weights.shape != membership.shape[1:]:
+            raise ValueError(f"class_weights must be [{membership.shape[1]}], found {list(class_weights.shape)}")
+        return factor * (membership @ class_weights.to(like.dtype))
+
+    @staticmethod
+    @torch.no_grad()
+    def ranking_accuracy(similarity: Tensor, positive: Tensor) -> Tensor:
+        """Share of (positive, negative) pairs in a row in which the positive is strictly more similar; 0 for none."""
+        negatives = similarity.masked_fill(positive, float("inf")).sort(dim=1).values
+        beaten = torch.searchsorted(negatives, similarity.contiguous())
+        pairs = (positive.sum(dim=1) * (~positive).sum(dim=1)).sum()
+        return (beaten * positive).sum() / pairs.clamp(min=1)

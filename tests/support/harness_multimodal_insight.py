@@ -80,11 +80,11 @@ package = importlib.import_module(PACKAGE)
 public = sorted(name for name in vars(package) if not name.startswith("_"))
 star = {}
 exec(f"from {PACKAGE} import *", star)
-star.pop("__builtins__")
+star = sorted(name for name in star if not name.startswith("_"))
 def kind(value):
     return "class" if inspect.isclass(value) else "module" if inspect.ismodule(value) else "function"
 exports = {name: [kind(getattr(package, name)), getattr(package, name).__module__] for name in package.__all__}
-print(json.dumps({"__all__": list(package.__all__), "exports": exports, "public_names": public, "star": sorted(star)}))
+print(json.dumps({"__all__": list(package.__all__), "exports": exports, "public_names": public, "star": star}))
 """,
         package=run.module.__name__,
     )

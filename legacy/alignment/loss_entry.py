@@ -2,9 +2,9 @@
 
 Use :class:`training.losses.alignment.AlignmentObjective` in new code.
 
-Kept as it was: no weights, the epoch passed where VAVA asks for a step, float32 accumulators, in-place addition (so that
-GTCC's ``(1,)`` result raises), an unknown name that ends the process, zeros without a graph for batches of one sequence.
-The accumulators live where the sequences are.
+Kept as it was: no weights, the epoch passed where VAVA asks for a step, float32 accumulators, in-place addition (so
+that GTCC's ``(1,)`` result raises), an unknown name that ends the process, zeros without a graph for batches of one
+sequence. The accumulators live where the sequences are.
 """
 
 import sys

@@ -2,12 +2,12 @@
 
 Use the classes of :mod:`training.losses.alignment` in new code; their defaults give the same numbers.
 
-Kept as it was (see the migration guide for the meaning): pairs are visited one by one in both orders; index vectors are
-``torch.float``, so that TCC, GTCC and VAVA raise ``RuntimeError`` for float64 input; TCC's variance takes the mean of the
-column; the contrast has no distance in its near part; VAVA's transport cost is a constant; GTCC draws from the global
-generators of torch and numpy, fits one row at a time, needs 20 frames and ends the process with code 1 on a failed fit
-or a value that is not finite; fewer than two sequences give ``None`` (LAV: ``AttributeError``). Constants follow the device
-of the first sequence; prints and cache releases of the old module are left out.
+Kept as it was (see the migration guide for the meaning): pairs are visited one by one in both orders; index vectors
+are ``torch.float``, so that TCC, GTCC and VAVA raise ``RuntimeError`` for float64 input; TCC's variance takes the mean
+of the column; the contrast has no distance in its near part; VAVA's transport cost is a constant; GTCC draws from the
+global generators of torch and numpy, fits one row at a time, needs 20 frames and ends the process with code 1 on a
+failed fit or a value that is not finite; fewer than two sequences give ``None`` (LAV: ``AttributeError``). Constants
+follow the device of the sequences; prints and cache releases of the old module are left out.
 """
 
 import math
@@ -15,7 +15,6 @@ import sys
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from migration.deprecation import deprecated_module
 
@@ -46,6 +45,27 @@ def _add(total, term):
     return term if total is None else total + term
 
 
+def _expected(beta, values):
+    """Rows of ``beta`` times ``values``; as a matrix-vector product it refuses mixed dtypes."""
+    if beta.dtype != values.dtype:
+        raise RuntimeError(f"expected both tensors to have the same dtype, got {beta.dtype} and {values.dtype}")
+    return (beta * values).sum(dim=1)
+
+
+def _softmax(logits):
+    """Row softmax; rows of fewer than 16 entries are added from left to right on every machine.
+
+    So did ``torch.softmax`` where the answers were recorded (registers of 16 floats); registers of 8 add in another
+    order. TCC's float32 value shows it at low temperatures: frames of hardly any variance divide by rounding noise.
+    """
+    if logits.shape[1] >= 16:
+        return torch.softmax(logits, dim=1)
+    e = torch.exp(logits - logits.detach().max(dim=1, keepdim=True).values)
+    total = e.sum(dim=1, keepdim=True)
+    in_order = sum(e.detach().split(1, dim=1))
+    return e / (total + (in_order - total.detach()))
+
+
 def TCC_loss(sequences, alignment_variance=0.1, softmax_temp=1):
     """Temporal cycle-consistency over all ordered pairs, a sequence with itself included."""
     loss = None
@@ -54,12 +74,12 @@ def TCC_loss(sequences, alignment_variance=0.1, softmax_temp=1):
         for Y in sequences:
             N = X.shape[0]
             index = torch.arange(N, dtype=torch.float, device=X.device)
-            alpha = F.softmax(-torch.cdist(X, Y, p=2) / softmax_temp, dim=1)
+            alpha = _softmax(-torch.cdist(X, Y, p=2) / softmax_temp)
             Z = torch.mm(alpha, Y)
-            beta = F.softmax(-torch.cdist(Z, X, p=2) / softmax_temp, dim=1)
-            mu = torch.mv(beta, index)
+            beta = _softmax(-torch.cdist(Z, X, p=2) / softmax_temp)
+            mu = _expected(beta, index)
             # column k takes the mean of frame k, not of the row's frame
-            var = torch.mv(beta, torch.pow(index - mu, 2))
+            var = _expected(beta, torch.pow(index - mu, 2))
             error = torch.pow(index - mu, 2) / var + alignment_variance * torch.log(torch.sqrt(var) + 1e-20)
             loss = _add(loss, error.sum())
             pairs += 1
@@ -248,7 +268,7 @@ def GTCC_loss(
                 Z = torch.mm(components[a], Y)
                 beta = window[a] * torch.exp(-torch.cdist(Z, X, p=2) / softmax_temp)
                 beta = beta / (beta.sum(dim=1, keepdim=True) + 1e-6)
-                mu = torch.mv(beta, index)
+                mu = _expected(beta, index)
                 var = (beta * torch.pow(index.unsqueeze(0) - mu.unsqueeze(1), 2)).sum(dim=1)
                 error = torch.pow(frames[a] - mu, 2)
                 if alignment_variance > 0:

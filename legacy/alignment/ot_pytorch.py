@@ -3,8 +3,8 @@
 Use :func:`training.losses.alignment.sinkhorn_plan` in new code.
 
 Kept as it was: the scaling vectors take the default dtype (float64 costs raise unless it is float64), the stopping rule
-compares the mass of the whole plan with that of each column and so never fires for two columns or more, and the "cost" is
-the constant ``1e6 / (n m)``. The flag ``cuda`` is accepted and ignored: the vectors live where the costs are.
+compares the mass of the whole plan with that of each column and so never fires for two columns or more, and the "cost"
+is the constant ``1e6 / (n m)``. The flag ``cuda`` is accepted and ignored: the vectors live where the costs are.
 """
 
 import torch

@@ -4,8 +4,8 @@ Use :class:`training.losses.alignment.SoftDTWLoss` in new code.
 
 Kept as it was: the table lives on the CPU in float64, is rounded to the default dtype before it is stored, and
 ``gamma`` is rounded with it; a float64 input therefore gives a float64 number of float32 precision. The cost is squared
-Euclidean and broadcast to ``(batch, N, M, d)``. Second derivatives treat the first ones as constants. The compiled loops
-of the old module are vector steps over anti-diagonals here, so that numba is not needed.
+Euclidean and broadcast to ``(batch, N, M, d)``. Second derivatives treat the first ones as constants. The compiled
+loops of the old module are vector steps over anti-diagonals here, so that numba is not needed.
 """
 
 import numpy as np

@@ -65,7 +65,7 @@ def get_gmm_lfbgf(
             return bells, F.softmax(logits, dim=0)
 
         def objective(bells, weights):
-            q = (weights.unsqueeze(1) * bells).sum(dim=0)
+            q = weights @ bells
             log_p, log_q = torch.log(p + 1e-30), torch.log(q + 1e-30)
             return (p * (log_p - log_q)).sum() + (q * (log_q - log_p)).sum()
 

@@ -1,0 +1,28 @@
+"""Several losses into one: fixed weights, learned weights, geometric means, products; schedules and a monitor.
+
+Every balancer takes a mapping of named scalars, or owns named losses. None builds a network.
+"""
+
+from __future__ import annotations
+
+from .balancer import TermBalancer
+from .geometric_mean import GeometricMeanLoss
+from .gradnorm import GradNormLoss
+from .multitask import MultiTaskLoss
+from .product import ProductLoss
+from .schedules import CosineRamp, LinearRamp, PiecewiseConstant
+from .uncertainty import UncertaintyWeightedLoss
+from .weighted_sum import WeightedSumLoss
+
+__all__ = [
+    "CosineRamp",
+    "GeometricMeanLoss",
+    "GradNormLoss",
+    "LinearRamp",
+    "MultiTaskLoss",
+    "PiecewiseConstant",
+    "ProductLoss",
+    "TermBalancer",
+    "UncertaintyWeightedLoss",
+    "WeightedSumLoss",
+]

@@ -1,0 +1,142 @@
+"""Weighting by learned uncertainties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base import LossOutput, require_choice, require_number
+from ..loss_registry import LossRegistry
+from .balancer import NamedScalars, TermBalancer, per_name, stack_values, tagged
+
+__all__ = ["UncertaintyWeightedLoss"]
+
+# likelihood -> (factor of the exponent, factor in front): weight_i = front * exp(-rate * s_i)
+LIKELIHOODS = {"gaussian": (1.0, 0.5), "laplace": (0.5, 1.0), "classification": (1.0, 1.0)}
+
+
+class _ClampInward(torch.autograd.Function):
+    """``clamp`` whose gradient is only stopped where a descent step would leave the range further."""
+
+    @staticmethod
+    def forward(s: Tensor, low: float, high: float) -> Tensor:
+        return s.clamp(low, high)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        s, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(s)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (s,), (grad,) = ctx.saved_tensors, grads
+        outward = ((s <= ctx.low) & (grad > 0)) | ((s >= ctx.high) & (grad < 0))
+        return grad.masked_fill(outward, 0.0), None, None
+
+
+@LossRegistry.register("uncertainty")
+class UncertaintyWeightedLoss(TermBalancer):
+    r"""Learn a weight per term from the size of its errors (homoscedastic uncertainty).
+
+    Use it when every term is (close to) a negative log-likelihood and the parameters of the loss can be trained
+    with the model. With :math:`s_i = \log \sigma_i^2` learned, the loss is :math:`\sum_i w_i L_i + s_i / 2`, where
+
+    * ``gaussian`` (squared errors): :math:`w = e^{-s} / 2`;
+    * ``laplace`` (absolute errors, :math:`s = \log b^2`): :math:`w = e^{-s/2}`;
+    * ``classification`` (cross entropies; an approximation): :math:`w = e^{-s}`.
+
+    For fixed :math:`L` the Gaussian form is smallest at :math:`s = \log L`, where it is
+    :math:`\frac12 + \frac12 \log L` with weight :math:`1/(2L)`: at its optimum it *is* half of the log sum that
+    :class:`~.geometric_mean.GeometricMeanLoss` minimises directly, up to the lag of ``s``. Like that it is not bounded
+    below as :math:`L \to 0`; ``log_variance_range`` bounds it.
+
+    ``log_scale=c`` puts :math:`h_i = \log(1 + L_i / c)` in place of :math:`L_i`: the geometric mean with learned
+    uncertainties. Since :math:`h \ge 0`, no scale can be lowered for ever; dividing the signed :math:`\log L_i` by a
+    learned scale, as an old sketch did, has no minimum as soon as one loss is below 1.
+
+    Args:
+        terms: name -> loss, see :class:`~.balancer.TermBalancer`.
+        arguments: per owned term, its parameter -> keyword of the call, where the two differ.
+        names: or the names of the given values.
+        likelihood: one for all, or per name (missing: ``gaussian``).
+        init: of ``s``, one for all, or per name (missing: 0).
+        log_variance_range: ``(low, high)`` that ``s`` is clamped to. At a bound the gradient still leads back inside.
+        log_scale: ``c > 0``, or ``None``.
+
+    Give ``loss.parameters()`` to the optimiser, **without weight decay** (decay pulls every sigma to 1). A mean-reduced
+    loss lacks the number of elements that the likelihood has as a factor; it is left out here too.
+
+    Returns:
+        ``LossOutput`` with ``loss``, ``terms.<name>`` (raw), ``weights.<name>`` (the factor in front of the term),
+        ``weighted.<name>`` (with its share of the regulariser), ``sigma.<name>`` (:math:`e^{s/2}`).
+
+    State: ``log_variance.<name>``, 0-d.
+
+    Raises:
+        ValueError: neither terms nor names, unknown names or likelihoods, an empty range, wrong values.
+
+    Paper: Kendall, Gal, Cipolla: Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
+    Semantics, CVPR 2018. The Laplace form is derived the same way; range and log scale are additions.
+
+    Differs from the old sketch: it runs (the sketch raised in every forward); 0-d parameters ``log_variance`` in
+    place of ``log_vars`` of shape ``[1]``; any terms; the metric's own weights are not trained along.
+    """
+
+    needs_names = True
+
+    def __init__(
+        self,
+        *,
+        terms: Mapping[str, nn.Module] | None = None,
+        arguments: Mapping[str, Mapping[str, str]] | None = None,
+        names: Sequence[str] | None = None,
+        likelihood: str | Mapping[str, str] = "gaussian",
+        init: float | Mapping[str, float] = 0.0,
+        log_variance_range: tuple[float, float] | None = None,
+        log_scale: float | None = None,
+    ) -> None:
+        super().__init__(terms=terms, arguments=arguments, names=names)
+        self.likelihoods: tuple[str, ...] = per_name("likelihood", likelihood, self.fixed_names, "gaussian")
+        for name, kind in zip(self.fixed_names, self.likelihoods, strict=True):
+            require_choice(f"likelihood[{name!r}]", kind, tuple(LIKELIHOODS))
+        starts = dict(zip(self.fixed_names, per_name("init", init, self.fixed_names, 0.0), strict=True))
+        for name, start in starts.items():
+            require_number(f"init[{name!r}]", start)
+        if log_variance_range is not None:
+            low, high = log_variance_range
+            require_number("log_variance_range[0]", low)
+            require_number("log_variance_range[1]", high, low=low, exclusive=True)
+        if log_scale is not None:
+            require_number("log_scale", log_scale, low=0, exclusive=True)
+        self.log_variance_range, self.log_scale = log_variance_range, log_scale
+        self.log_variance = NamedScalars(starts, trainable=True)
+        self.attach_schedules(None)
+
+    def combine(self, values: Mapping[str, Tensor]) -> LossOutput:
+        """The sum of the weighted values and their regularisers."""
+        raw = stack_values(self.checked(values))
+        s = self.log_variance.stack()
+        if self.log_variance_range is not None:
+            s = _ClampInward.apply(s, *self.log_variance_range)  # type: ignore[no-untyped-call]  # torch's own gap
+        sizes = raw if self.log_scale is None else (raw / self.log_scale).log1p()
+        kinds = [LIKELIHOODS[kind] for kind in self.likelihoods]
+        weights = torch.stack(
+            [front * (-rate * value).exp() for (rate, front), value in zip(kinds, s.unbind(), strict=True)]
+        )
+        weighted = weights * sizes + s / 2
+        names = self.fixed_names
+        return self.output(
+            weighted.sum(),
+            **tagged("terms", names, raw),
+            **tagged("weights", names, weights),
+            **tagged("weighted", names, weighted),
+            **tagged("sigma", names, (s / 2).exp()),
+        )
+
+    def extra_repr(self) -> str:
+        """Configuration."""
+        kinds = dict(zip(self.fixed_names, self.likelihoods, strict=True))
+        return f"likelihood={kinds}, log_variance_range={self.log_variance_range}, log_scale={self.log_scale}"

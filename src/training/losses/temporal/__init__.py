@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..functional.activity import mean_activity
 from .cross_entropy import TemporalCrossEntropyLoss
-from .energy import Attachment, EnergyLoss, Finding, ModuleActivity, mean_activity
+from .energy import Attachment, EnergyLoss, Finding, ModuleActivity
 from .presentation import (
     PresentationSchedule,
     Sequences,

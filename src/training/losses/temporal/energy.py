@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..base import BaseLoss, require_choice, require_number
-from ..functional import upcast
+from ..functional.activity import mean_activity
 from ..loss_registry import LossRegistry
 
-__all__ = ["Attachment", "EnergyLoss", "Finding", "ModuleActivity", "mean_activity"]
+__all__ = ["Attachment", "EnergyLoss", "Finding", "ModuleActivity"]
 
 MODES = ("absolute", "signed")
 MARK = "_activity_monitor"
@@ -36,73 +36,6 @@ WEIGHT_LAYERS = (
 
 Selector = str | type[nn.Module]
 Select = Selector | Sequence[Selector] | Mapping[Any, str] | Callable[[str, nn.Module], bool]
-
-
-# ------------------------------------------------------------------------------------------------------ the functions
-class _MeanMagnitude(torch.autograd.Function):
-    """``mean |a|`` over all but the first dimension of ``[B, U]``.
-
-    The gradient needs the sign of every element and nothing else, so five signs are kept in a byte (1.6 bits an
-    element) instead of the activation. A later in-place operation on the activation does no harm either.
-    """
-
-    @staticmethod
-    def forward(flat: Tensor) -> Tensor:
-        return _mean_magnitude(flat)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        (flat,) = inputs
-        ctx.save_for_backward(_pack_signs(flat))
-        ctx.shape, ctx.dtype = flat.shape, flat.dtype
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        signs = _unpack_signs(ctx.saved_tensors[0], ctx.shape)
-        return torch.mul(signs, (grads[0] / max(ctx.shape[1], 1))[:, None]).to(ctx.dtype)
-
-
-def _mean_magnitude(flat: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(upcast(flat), 1, dim=1)  # needs no copy of the magnitudes
-    return norm / max(flat.shape[1], 1)
-
-
-def _pack_signs(x: Tensor) -> Tensor:
-    """Signs of all elements as base-3 digits (0, 1, 2 for minus, zero, plus), five to a byte."""
-    x = x.reshape(-1)
-    digits = nn.functional.pad((x > 0).byte() + (x >= 0).byte(), (0, -x.numel() % 5)).view(5, -1)
-    packed = digits[0].clone()
-    for digit in digits[1:]:
-        packed.mul_(3).add_(digit)
-    return packed
-
-
-def _unpack_signs(packed: Tensor, shape: torch.Size) -> Tensor:
-    powers = torch.tensor([81, 27, 9, 3, 1], dtype=torch.uint8, device=packed.device)
-    digits = packed // powers[:, None] % 3
-    return (digits.view(-1)[: shape.numel()].to(torch.int8) - 1).view(shape)
-
-
-def mean_activity(activation: Tensor, *, mode: str = "absolute", order: float = 1) -> Tensor:
-    """Activity ``[B]`` of the outputs ``[B, ...]`` of one module at one time step.
-
-    ``absolute``: ``(mean_u |a_bu|^p)^(1/p)`` over the ``U`` units of a sample, that is the ``p``-norm divided by
-    ``U^(1/p)``; for ``p = 1`` the mean magnitude, for ``p = inf`` the largest one. ``signed``: ``|mean_u a_bu|``, the
-    net drive. Half precision is accumulated in float32. Order 1 keeps 1.6 bits an element for the backward pass,
-    other orders keep the activation.
-    """
-    flat = activation.flatten(1) if activation.dim() > 1 else activation[:, None]
-    if mode == "signed":
-        return upcast(flat).mean(dim=1).abs()
-    if order == 1:
-        # a compiler decides itself what it keeps
-        if not (torch.is_grad_enabled() and flat.requires_grad) or torch.compiler.is_compiling():
-            return _mean_magnitude(flat)
-        activity: Tensor = _MeanMagnitude.apply(flat)  # type: ignore[no-untyped-call]  # torch gives it no types
-        return activity
-    scale: float = max(flat.shape[1], 1) ** (1.0 / order)
-    norm: Tensor = torch.linalg.vector_norm(upcast(flat), order, dim=1)
-    return norm / scale
 
 
 # ------------------------------------------------------------------------------------------------------ what is kept
@@ -281,8 +214,8 @@ class EnergyLoss(BaseLoss):
     The network is not a part of the loss: it is not in ``state_dict``, ``parameters`` or ``modules``, the hooks hold
     the loss weakly and vanish with it, and copies or pickles of either are not attached.
 
-    A network compiled with ``torch.compile`` (also ``fullgraph=True``) is monitored like any other: attach to the network
-    that was compiled. The call of the loss itself compiles with ``activations``.
+    A network compiled with ``torch.compile`` (also ``fullgraph=True``) is monitored like any other: attach to the
+    network that was compiled. The call of the loss itself compiles with ``activations``.
 
     Raises:
         ValueError: an argument out of range; nothing selected; called before :meth:`attach`.

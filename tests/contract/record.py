@@ -102,7 +102,7 @@ class LossRecord:
 
 def draw(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
     """Standard normal numbers; drawn in float64 so that every dtype sees the same values."""
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def two_views(dim: int = 6, *tokens: int) -> InputBuilder:

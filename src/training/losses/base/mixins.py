@@ -95,6 +95,7 @@ class ProjectionMixin:
         projection_dim: int | None = None,
         hidden_dim: int | None = None,
         layers: int = 2,
+        final_batch_norm: bool = False,
     ) -> None:
         """Create a head ``<name>_head`` per name if ``projection_dim`` is given; then ``input_dim`` is needed.
 
@@ -110,9 +111,10 @@ class ProjectionMixin:
         if input_dim is None or projection_dim is None:
             return
         for name in names:
-            setattr(
-                self, f"{name}_head", ProjectionHead(input_dim, projection_dim, hidden_dim=hidden_dim, layers=layers)
+            head = ProjectionHead(
+                input_dim, projection_dim, hidden_dim=hidden_dim, layers=layers, final_batch_norm=final_batch_norm
             )
+            setattr(self, f"{name}_head", head)
 
     def project(self, **features: Tensor) -> tuple[Tensor, ...]:
         """Each of ``features`` through the head of its name (unchanged where there is none), in the given order."""

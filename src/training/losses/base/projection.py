@@ -18,9 +18,18 @@ class ProjectionHead(nn.Module):
         output_dim: width of the result.
         hidden_dim: width of the hidden layers; default: ``input_dim``.
         layers: 2 or 3.
+        final_batch_norm: end with a BatchNorm that has no parameters.
     """
 
-    def __init__(self, input_dim: int, output_dim: int, *, hidden_dim: int | None = None, layers: int = 2) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        *,
+        hidden_dim: int | None = None,
+        layers: int = 2,
+        final_batch_norm: bool = False,
+    ) -> None:
         super().__init__()
         hidden = input_dim if hidden_dim is None else hidden_dim
         for name, size in (("input_dim", input_dim), ("output_dim", output_dim), ("hidden_dim", hidden)):
@@ -35,7 +44,10 @@ class ProjectionHead(nn.Module):
         else:
             raise ValueError(f"layers must be 2 or 3, found {layers!r}")
         self.input_dim = input_dim
-        self.layers = nn.Sequential(*parts, nn.Linear(hidden, output_dim))
+        parts.append(nn.Linear(hidden, output_dim))
+        if final_batch_norm:
+            parts.append(nn.BatchNorm1d(output_dim, affine=False))
+        self.layers = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., input_dim]`` -> ``[..., output_dim]``."""

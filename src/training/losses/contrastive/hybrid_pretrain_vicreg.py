@@ -1,0 +1,197 @@
+"""Contrastive pre-training that hands over to VICReg."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_number
+from ..functional import dot_similarity, info_nce, l2_normalize, retrieval_metrics
+from ..loss_registry import LossRegistry
+from .vicreg import VICRegLoss
+
+__all__ = ["HybridPretrainVICRegLoss"]
+
+
+@LossRegistry.register("hybrid_pretrain_vicreg")
+class HybridPretrainVICRegLoss(BaseContrastiveLoss):
+    """Symmetric InfoNCE first, VICReg once the two modalities are aligned.
+
+    Use it where VICReg alone does not get started on two encoders that know nothing of each other. Call
+    ``update_step(step, total_steps)`` after every optimiser step: only there the phase moves. No paper.
+
+    With cosines ``c_ij``, the alignment gap ``g = mean_i c_ii - mean_ij c_ij`` and progress ``p``::
+
+        loss = (1 - p) InfoNCE(c / t) + p VICReg
+
+    ``p`` is 0 until the hand-over starts, that is at the first step where ``g`` exceeds the threshold or
+    ``pretrain_steps`` is reached; then it grows to 1 within ``transition_steps`` and never falls. Samples that share an
+    id are all positives of each other. Both terms are computed in every phase, so that the result has the same keys and
+    a compiled graph stays as it is.
+
+    Args:
+        invariance_weight, variance_weight, covariance_weight, eps, center_invariance, warmup, warmup_epochs,
+            num_epochs: of the VICReg part, see ``VICRegLoss``.
+        temperature: ``t`` of the InfoNCE part.
+        pretrain_steps: deadline of the first phase; default: none, only the threshold counts.
+        alignment_threshold: gap that starts the hand-over; ``None``: only the deadline counts.
+        gap_momentum: ``g`` is averaged over forward passes in training mode with this momentum; 0: the last one alone.
+        transition_steps: length of the hand-over; 0 switches at once.
+        input_dim: width of the features, if they are to be projected.
+        projection_dim: width behind the heads ``vision_head`` (of ``z_a``) and ``text_head`` (of ``z_b``); default: no
+            heads. The heads have parameters: give ``loss.parameters()`` to the optimiser.
+        normalize_input: scale rows to unit length before the heads.
+        project_vicreg: let VICReg and the gap see what the heads give, so that both phases shape one space. ``False``:
+            they see the features themselves.
+        metrics: report accuracies and recalls as well.
+
+    Shapes: ``z_a``, ``z_b`` ``[B, D]`` with ``B >= 2``; ``match_ids``: one id per row.
+
+    Returns:
+        ``LossOutput``: ``loss``; ``contrastive_loss``, ``vicreg_loss``, ``contrastive_weight``, ``vicreg_weight``,
+        ``transition_progress``, ``pretrain_progress``; ``diagonal_similarity``, ``mean_similarity``,
+        ``alignment_gap``, ``alignment_snr`` (gap over the standard deviation of the cosines), ``temperature``; the
+        parts and weights of ``VICRegLoss``; with ``metrics`` those of ``CLIPLoss``. All but ``loss`` are detached.
+
+    Raises:
+        ValueError: an argument out of range, unequal shapes, fewer than two rows, ids that do not fit, or neither a
+            deadline nor a threshold.
+
+    Differs from the old class: the deadline holds also with a threshold, one space by default, heads of fixed width
+    that are never rebuilt, all positives count, the same keys in every phase, the true temperature, progress that
+    never runs backwards, and the phase is in the state_dict.
+    """
+
+    step: Tensor
+    trigger_step: Tensor
+    transition_progress: Tensor
+    alignment_gap: Tensor
+
+    def __init__(
+        self,
+        *,
+        invariance_weight: float = 25.0,
+        variance_weight: float = 25.0,
+        covariance_weight: float = 1.0,
+        eps: float = 1e-4,
+        center_invariance: bool = False,
+        warmup: str | None = None,
+        warmup_epochs: int = 10,
+        num_epochs: int = 100,
+        temperature: float = 0.07,
+        pretrain_steps: int | None = 300,
+        alignment_threshold: float | None = 0.3,
+        gap_momentum: float = 0.0,
+        transition_steps: int = 100,
+        input_dim: int | None = None,
+        projection_dim: int | None = None,
+        normalize_input: bool = False,
+        project_vicreg: bool = True,
+        metrics: bool = False,
+    ) -> None:
+        super().__init__(
+            temperature=temperature, heads=("vision", "text"), input_dim=input_dim, projection_dim=projection_dim
+        )
+        if pretrain_steps is None and alignment_threshold is None:
+            raise ValueError("pretrain_steps and alignment_threshold must not both be None")
+        if pretrain_steps is not None:
+            require_number("pretrain_steps", pretrain_steps, low=0, integer=True)
+        if alignment_threshold is not None:
+            require_number("alignment_threshold", alignment_threshold)
+        require_number("gap_momentum", gap_momentum, low=0.0, high=1.0)
+        require_number("transition_steps", transition_steps, low=0, integer=True)
+        self.pretrain_steps, self.alignment_threshold = pretrain_steps, alignment_threshold
+        self.gap_momentum, self.transition_steps = gap_momentum, transition_steps
+        self.normalize_input, self.project_vicreg, self.metrics = normalize_input, project_vicreg, metrics
+        self.vicreg = VICRegLoss(
+            invariance_weight=invariance_weight,
+            variance_weight=variance_weight,
+            covariance_weight=covariance_weight,
+            eps=eps,
+            center_invariance=center_invariance,
+            warmup=warmup,
+            warmup_epochs=warmup_epochs,
+            num_epochs=num_epochs,
+        )
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("trigger_step", torch.full((), -1, dtype=torch.int64))
+        self.register_buffer("transition_progress", torch.zeros(()))
+        self.register_buffer("alignment_gap", torch.zeros(()))
+
+    def update_epoch(self, epoch: int) -> None:
+        """Tell the warm-up of VICReg the epoch."""
+        self.vicreg.update_epoch(epoch)
+
+    @torch.no_grad()
+    def update_step(self, step: int, total_steps: int) -> None:
+        """Move the phase: the step just done, counted from the start of the run, and the length of the run."""
+        self.vicreg.update_step(step, total_steps)
+        self.step.fill_(step)
+        due = torch.zeros_like(self.step, dtype=torch.bool)
+        if self.pretrain_steps is not None:
+            due = self.step >= self.pretrain_steps
+        if self.alignment_threshold is not None:
+            due = due | (self.alignment_gap > self.alignment_threshold)
+        started = self.trigger_step >= 0
+        self.trigger_step.copy_(torch.where(due & ~started, self.step, self.trigger_step))
+        done = (self.step - self.trigger_step) / self.transition_steps if self.transition_steps else started | due
+        progress = torch.where(self.trigger_step >= 0, done, 0.0).clamp(0, 1).to(self.transition_progress.dtype)
+        self.transition_progress.copy_(torch.maximum(self.transition_progress, progress))
+
+    @property
+    def phase(self) -> str:
+        """``contrastive_pretrain``, ``transition`` or ``vicreg``. Reads the state from the device: for logs."""
+        progress = float(self.transition_progress)
+        if progress >= 1:
+            return "vicreg"
+        return "contrastive_pretrain" if int(self.trigger_step) < 0 else "transition"
+
+    def forward(self, z_a: Tensor, z_b: Tensor, match_ids: Ids | None = None) -> LossOutput:
+        """The loss of one batch."""
+        require_features(z_a=z_a, z_b=z_b)
+        batch = z_a.shape[0]
+        positive = None if match_ids is None else self.create_positive_mask(batch, match_ids, device=z_a.device)
+        inputs = (l2_normalize(z_a), l2_normalize(z_b)) if self.normalize_input else (z_a, z_b)
+        projected = self.project(vision=inputs[0], text=inputs[1])
+        cosines = self.compute_similarity(*projected)
+        if self.project_vicreg:
+            regularised, compared = projected, cosines
+        else:
+            regularised, compared = (z_a, z_b), dot_similarity(l2_normalize(z_a), l2_normalize(z_b))
+        logits = self.scale_by_temperature(cosines)
+        rows, columns = info_nce(logits, positive), info_nce(logits.mT, None if positive is None else positive.mT)
+        contrastive = (rows.mean() + columns.mean()) / 2
+        vicreg = self.vicreg(*regularised)
+        alignment = self._align(compared.detach())
+        ahead = self.transition_progress.to(contrastive.dtype)
+        loss = (1 - ahead) * contrastive + ahead * vicreg.loss
+        step = self.step.to(ahead.dtype)
+        deadline = max(self.pretrain_steps or 0, 1)
+        entries = {
+            "contrastive_loss": contrastive,
+            "vicreg_loss": vicreg.loss,
+            "contrastive_weight": 1 - ahead,
+            "vicreg_weight": ahead,
+            "transition_progress": ahead,
+            "pretrain_progress": torch.zeros_like(step)
+            if self.pretrain_steps is None
+            else (step / deadline).clamp(max=1),
+            "temperature": torch.full_like(ahead, self._temperature),
+        }
+        entries |= alignment | {key: value for key, value in vicreg.items() if key != "loss"}
+        if self.metrics:
+            entries |= retrieval_metrics(logits.detach(), positive)
+        return self.output(loss, **entries)
+
+    @torch.no_grad()
+    def _align(self, cosines: Tensor) -> dict[str, Tensor]:
+        diagonal, mean = cosines.diagonal().mean(), cosines.mean()
+        gap = diagonal - mean
+        if self.training:
+            self.alignment_gap.lerp_(gap.to(self.alignment_gap.dtype), 1 - self.gap_momentum)
+        return {
+            "diagonal_similarity": diagonal,
+            "mean_similarity": mean,
+            "alignment_gap": gap,
+            "alignment_snr": gap.abs() / (cosines.std() + 1e-6),
+        }

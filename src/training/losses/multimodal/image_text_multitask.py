@@ -1,0 +1,142 @@
+"""Contrast, classification and matching of image-text pairs in one loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_number
+from ..functional import dot_similarity, info_nce, retrieval_metrics, upcast
+from ..loss_registry import LossRegistry
+
+__all__ = ["ImageTextMultiTaskLoss"]
+
+
+@LossRegistry.register("image_text_multitask")
+class ImageTextMultiTaskLoss(BaseContrastiveLoss):
+    """Pre-training with three heads: pairs find each other, samples have classes, pairs match or do not.
+
+    Use it for models with an image-text matching head and a classifier beside the two encoders (ALBEF, BLIP).
+
+    With logits ``s = cos(v_i, t_j) / t`` and hard negatives ``vn``, ``tn``::
+
+        c    = symmetric InfoNCE(s), uniform over all pairs of one id
+        h    = the same with exp(cos(v_i, tn_j) / t) added to the denominators of the images,
+               and exp(cos(t_i, vn_j) / t) to those of the texts
+        loss = a ((1 - n) c + n h) + b CE(class_logits, class_labels) + m BCE(matching_logits, matching_labels)
+
+    Args:
+        contrastive_weight: ``a``.
+        classification_weight: ``b``; then every call needs ``class_logits`` and ``class_labels``.
+        matching_weight: ``m``; then every call needs ``matching_logits`` and ``matching_labels``.
+        hard_negative_weight: ``n`` in [0, 1], used in calls that give ``hard_negatives``.
+        temperature: ``t``.
+        metrics: report accuracies and recalls as well.
+
+    Shapes: ``vision_features``, ``text_features`` ``[B, D]``; ``class_logits`` ``[B, C]``, ``class_labels`` int64
+    ``[B]``; ``matching_logits`` and ``matching_labels`` of one shape; ``hard_negatives``: a mapping with ``vision`` and
+    ``text`` ``[K, D]``.
+
+    Returns:
+        ``LossOutput``: ``loss`` (the weighted sum); unweighted ``contrastive_loss``, ``hard_contrastive_loss``,
+        ``classification_loss``, ``matching_loss`` (0 where not used); with ``metrics`` also
+        ``classification_accuracy``, ``matching_accuracy`` and those of ``CLIPLoss``. All but ``loss`` are detached.
+
+    Raises:
+        ValueError: an argument out of range, only zero weights, an input that a weight needs is missing, shapes or ids
+            that do not fit.
+
+    Differs from the old class of ``contrastive_learning``: that one raised ``NameError`` when it was built, and what it
+    returned as ``loss`` would have been the contrastive term alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        contrastive_weight: float = 1.0,
+        classification_weight: float = 0.0,
+        matching_weight: float = 0.0,
+        hard_negative_weight: float = 0.0,
+        temperature: float = 0.07,
+        metrics: bool = False,
+    ) -> None:
+        super().__init__(temperature=temperature)
+        self.weights = {
+            "contrastive": contrastive_weight,
+            "classification": classification_weight,
+            "matching": matching_weight,
+        }
+        for name, weight in self.weights.items():
+            require_number(f"{name}_weight", weight, low=0.0)
+        if not any(self.weights.values()):
+            raise ValueError(f"weights must not all be 0, found {self.weights}")
+        require_number("hard_negative_weight", hard_negative_weight, low=0.0, high=1.0)
+        self.hard_negative_weight, self.metrics = hard_negative_weight, metrics
+
+    def forward(
+        self,
+        vision_features: Tensor,
+        text_features: Tensor,
+        match_ids: Ids | None = None,
+        class_logits: Tensor | None = None,
+        class_labels: Tensor | None = None,
+        matching_logits: Tensor | None = None,
+        matching_labels: Tensor | None = None,
+        hard_negatives: Mapping[str, Tensor] | None = None,
+    ) -> LossOutput:
+        """The loss of one batch of pairs."""
+        require_features(vision_features=vision_features, text_features=text_features)
+        positive = self.create_positive_mask(vision_features.shape[0], match_ids, device=vision_features.device)
+        v, t = self.normalize(vision_features, text_features)
+        logits = self.scale_by_temperature(dot_similarity(v, t))
+        plain = hard = self._symmetric(logits, positive)
+        if hard_negatives is not None and self.hard_negative_weight:
+            hard = self._symmetric(logits, positive, *self._hard(v, t, hard_negatives))
+        zero = torch.zeros_like(plain.detach())
+        terms = {"contrastive": torch.lerp(plain, hard, self.hard_negative_weight)}
+        terms["classification"] = terms["matching"] = zero
+        entries: dict[str, Tensor] = {}
+        if self.weights["classification"]:
+            scores, labels = self._needed("class", class_logits, class_labels)
+            terms["classification"] = F.cross_entropy(scores, labels)
+            entries["classification_accuracy"] = (scores.argmax(dim=1) == labels).to(scores.dtype).mean()
+        if self.weights["matching"]:
+            scores, labels = self._needed("matching", matching_logits, matching_labels)
+            if scores.shape != labels.shape:
+                raise ValueError(
+                    "matching_logits and matching_labels must have one shape, "
+                    f"found {list(scores.shape)} and {list(labels.shape)}"
+                )
+            terms["matching"] = F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype))
+            entries["matching_accuracy"] = ((scores > 0) == (labels > 0.5)).to(scores.dtype).mean()
+        entries = entries | retrieval_metrics(logits.detach(), positive) if self.metrics else {}
+        loss = sum((self.weights[name] * term for name, term in terms.items()), start=zero)
+        entries |= {"contrastive_loss": plain, "hard_contrastive_loss": hard}
+        entries |= {f"{name}_loss": terms[name] for name in ("classification", "matching")}
+        return self.output(loss, **entries)
+
+    def _symmetric(self, logits: Tensor, positive: Tensor, *extra: Tensor) -> Tensor:
+        rows, columns = extra or (None, None)
+        return (
+            info_nce(logits, positive, negative_lse=rows).mean()
+            + info_nce(logits.mT, positive.mT, negative_lse=columns).mean()
+        ) / 2
+
+    def _hard(self, v: Tensor, t: Tensor, negatives: Mapping[str, Tensor]) -> list[Tensor]:
+        found = {}
+        for name in ("vision", "text"):
+            if name not in negatives or negatives[name].dim() != 2 or negatives[name].shape[1] != v.shape[1]:
+                shapes = {key: list(x.shape) for key, x in negatives.items()}
+                raise ValueError(f"hard_negatives must hold vision and text [K, {v.shape[1]}], found {shapes}")
+            (found[name],) = self.normalize(negatives[name])
+        pairs = ((v, found["text"]), (t, found["vision"]))
+        return [self.scale_by_temperature(dot_similarity(x, n)).logsumexp(dim=1) for x, n in pairs]
+
+    def _needed(self, name: str, logits: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        if logits is None or labels is None or logits.shape[:1] != labels.shape[:1]:
+            found = [None if x is None else list(x.shape) for x in (logits, labels)]
+            raise ValueError(f"{name}_logits and {name}_labels of one length are needed, found shapes {found}")
+        return upcast(logits), labels

@@ -1,0 +1,116 @@
+"""Three contrastive terms over image-text pairs in one loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_features, require_number
+from ..functional import encode_ids, info_nce, nt_xent, retrieval_metrics, supervised_contrastive
+from ..loss_registry import LossRegistry
+
+__all__ = ["MixedContrastiveLoss"]
+
+
+@LossRegistry.register("mixed_contrastive")
+class MixedContrastiveLoss(BaseContrastiveLoss):
+    """Weighted sum of InfoNCE between the modalities, NT-Xent over all rows, and supervised contrast by class.
+
+    Use it where pairs come with class labels as well and both shall shape the space. With pairs only, ``clip`` does the
+    same with one term less.
+
+    With unit rows ``v_i``, ``t_i`` (behind the heads, if any), temperature ``t``::
+
+        loss = a InfoNCE(v, t) + b NTXent([v; t]) + c SupCon([v; t], labels)
+
+    InfoNCE is the mean of both directions, uniform over all samples that share an id; NT-Xent contrasts each of the
+    ``2B`` rows with all others, again with all rows of its id as positives; SupCon (``L_out``) does so with the labels.
+
+    Args:
+        infonce_weight: ``a``.
+        nt_xent_weight: ``b``.
+        supervised_weight: ``c``. The term is 0 in calls without ``labels``; the other weights stay as they are.
+        temperature: ``t``.
+        input_dim: width of the features, if they are to be projected.
+        projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads. The heads have
+            parameters: give ``loss.parameters()`` to the optimiser.
+        metrics: report accuracies and recalls as well.
+        reduction: ``mean`` or ``sum`` over the rows of each term (``B`` for InfoNCE, ``2B`` for the others).
+
+    Shapes: ``vision_features``, ``text_features`` ``[B, D]``; ``match_ids``: one id per pair; ``labels`` int64 ``[B]``
+    or ``[B, 1]``.
+
+    Returns:
+        ``LossOutput``: ``loss``, ``loss_infonce``, ``loss_nt_xent``, ``loss_supervised`` (unweighted), with ``metrics``
+        those of ``CLIPLoss``. All but ``loss`` are detached.
+
+    Raises:
+        ValueError: an argument out of range, only zero weights, shapes, ids or labels that do not fit.
+
+    Papers: van den Oord et al. 2018, Chen et al. 2020 (arXiv 2002.05709), Khosla et al. 2020 (arXiv 2004.11362).
+
+    Differs from the old class: all positives count, in NT-Xent too (one was drawn, and pairs of one id were pushed
+    apart); no noise on the logits of small batches; no overflow at low temperatures; weights are checked in the
+    constructor; parts are detached.
+    """
+
+    def __init__(
+        self,
+        *,
+        infonce_weight: float = 0.4,
+        nt_xent_weight: float = 0.3,
+        supervised_weight: float = 0.3,
+        temperature: float = 0.07,
+        input_dim: int | None = None,
+        projection_dim: int | None = None,
+        metrics: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        require_choice("reduction", reduction, ("mean", "sum"))
+        super().__init__(
+            temperature=temperature,
+            heads=("vision", "text"),
+            input_dim=input_dim,
+            projection_dim=projection_dim,
+            reduction=reduction,
+        )
+        self.weights = {"infonce": infonce_weight, "nt_xent": nt_xent_weight, "supervised": supervised_weight}
+        for name, weight in self.weights.items():
+            require_number(f"{name}_weight", weight)
+        if not any(self.weights.values()):
+            raise ValueError(f"weights must not all be 0, found {self.weights}")
+        self.metrics = metrics
+
+    def forward(
+        self,
+        vision_features: Tensor,
+        text_features: Tensor,
+        match_ids: Ids | None = None,
+        labels: Tensor | None = None,
+    ) -> LossOutput:
+        """The loss of one batch of pairs."""
+        require_features(vision_features=vision_features, text_features=text_features)
+        batch, device = vision_features.shape[0], vision_features.device
+        ids = None if match_ids is None else encode_ids(match_ids, device=device)
+        positive = None if ids is None else self.create_positive_mask(batch, ids, device=device)
+        v, t = self.normalize(*self.project(vision=vision_features, text=text_features))
+        logits = self.scale_by_temperature(self.compute_similarity(v, t))
+        rows, columns = info_nce(logits, positive), info_nce(logits.mT, None if positive is None else positive.mT)
+        terms = {"infonce": (self.apply_reduction(rows) + self.apply_reduction(columns)) / 2}
+        if ids is None:
+            terms["nt_xent"] = nt_xent(v, t, self.temperature, reduction=self.reduction)
+        else:
+            terms["nt_xent"] = self._joint(v, t, ids)
+        if labels is None:
+            terms["supervised"] = torch.zeros_like(terms["infonce"])
+        else:
+            if labels.numel() != batch:
+                raise ValueError(f"labels must be one per pair ({batch}), found {list(labels.shape)}")
+            terms["supervised"] = self._joint(v, t, labels.flatten())
+        loss = sum((self.weights[name] * term for name, term in terms.items()), start=terms["infonce"].new_zeros(()))
+        metrics = retrieval_metrics(logits.detach(), positive) if self.metrics else {}
+        return self.output(loss, **{f"loss_{name}": term for name, term in terms.items()}, **metrics)
+
+    def _joint(self, v: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        both = torch.cat([v, t]), torch.cat([ids, ids])
+        return supervised_contrastive(*both, self.temperature, reduction=self.reduction)

@@ -1,0 +1,57 @@
+"""Squared error with a weight per sample."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..base import BaseLoss, require_number
+from ..functional import upcast
+from ..loss_registry import LossRegistry
+
+__all__ = ["WeightedMSELoss"]
+
+
+@LossRegistry.register("mse")
+class WeightedMSELoss(BaseLoss):
+    """Regression with squared errors ``e = w_i (prediction - target)^2``.
+
+    ``mean`` divides by the number of elements, not by the sum of the weights. Gradients reach both sides.
+
+    Args:
+        max_value: upper bound of the result (of each element for ``none``). Above it the gradient is exactly 0, so the
+            batch is left out; to bound gradients, clip gradients.
+        reduction: ``mean``, ``sum`` or ``none``.
+
+    Shapes: ``prediction`` and ``target`` of one shape ``[N, ...]``; ``sample_weight`` ``[N]``.
+
+    Returns:
+        A tensor. An empty batch gives a zero that keeps the graph.
+
+    Raises:
+        ValueError: unequal shapes, weights that are not ``[N]``, an argument out of range.
+
+    Differs from the old ``MeanSquaredError``: the bound has a name that says what it does (``clip_grad`` before),
+    shapes must be equal, and a weight belongs to a sample whatever the number of dimensions.
+    """
+
+    def __init__(self, *, max_value: float | None = None, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        if max_value is not None:
+            require_number("max_value", max_value)
+        self.max_value = max_value
+
+    def forward(self, prediction: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """The loss of one batch."""
+        if prediction.shape != target.shape:
+            raise ValueError(
+                f"prediction and target must have one shape, found {list(prediction.shape)} and {list(target.shape)}"
+            )
+        error = (upcast(prediction) - upcast(target)).square()
+        if sample_weight is not None:
+            if sample_weight.shape != prediction.shape[:1]:
+                raise ValueError(
+                    f"sample_weight must be {list(prediction.shape[:1])}, found {list(sample_weight.shape)}"
+                )
+            error = error * sample_weight.view(sample_weight.shape + (1,) * (error.dim() - 1))
+        loss = self.apply_reduction(error)
+        return loss if self.max_value is None else loss.clamp(max=self.max_value)

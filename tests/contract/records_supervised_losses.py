@@ -1,0 +1,59 @@
+"""Cross entropy and squared error."""
+
+import torch
+
+from tests.contract.record import Inputs, LossRecord, draw
+
+
+def classes(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
+    target = torch.arange(batch) % 4
+    return {"logits": draw(g, dtype, batch, 4), "target": target}
+
+
+def dense(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
+    target = torch.arange(3 * batch).view(batch, 3) % 4
+    target[:, 0] = -100
+    return {"logits": draw(g, dtype, batch, 4, 3), "target": target, "sample_weight": torch.linspace(0.5, 2.0, batch)}
+
+
+def regression(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
+    weights = torch.linspace(0.5, 2.0, batch)
+    return {"prediction": draw(g, dtype, batch, 3), "target": draw(g, dtype, batch, 3), "sample_weight": weights}
+
+
+ALL = ("mean", "sum", "none")
+
+RECORDS = [
+    LossRecord("cross_entropy", classes, ("logits",), reductions=ALL, empty="finite"),
+    LossRecord(
+        "cross_entropy",
+        dense,
+        ("logits",),
+        variant="dense",
+        kwargs={"class_weights": [1.0, 0.0, 2.0, 0.5]},
+        reductions=ALL,
+        mean_count=lambda i: float(
+            (torch.tensor([1.0, 0.0, 2.0, 0.5])[i["target"][:, 1:]] * i["sample_weight"][:, None]).sum()
+        ),
+        empty="finite",
+    ),
+    LossRecord(
+        "cross_entropy",
+        dense,
+        ("logits",),
+        variant="elements",
+        kwargs={"mean_over": "elements", "label_smoothing": 0.0},
+        reductions=ALL,
+        empty="finite",
+    ),
+    LossRecord("mse", regression, ("prediction", "target"), reductions=ALL, empty="finite"),
+    LossRecord(
+        "mse",
+        regression,
+        ("prediction", "target"),
+        variant="bounded",
+        kwargs={"max_value": 1e8},
+        reductions=ALL,
+        empty="finite",
+    ),
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 from torch import nn
@@ -11,6 +12,19 @@ from torch import nn
 __all__ = ["LossRegistry"]
 
 LossType = TypeVar("LossType", bound=type[nn.Module])
+
+
+def _record_arguments(loss: type[nn.Module]) -> None:
+    """Let instances keep the keyword arguments that they were built with, for ``dump_config``."""
+    init = loss.__init__
+
+    @wraps(init)
+    def recording(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        # the outermost class counts: a registered class may call the constructor of another
+        self.__dict__.setdefault("constructor_arguments", kwargs)
+        init(self, *args, **kwargs)
+
+    type.__setattr__(loss, "__init__", recording)
 
 
 class LossRegistry:
@@ -43,6 +57,7 @@ class LossRegistry:
                     f"found again on {loss.__module__}.{loss.__qualname__}"
                 )
             cls._classes[name] = loss
+            _record_arguments(loss)
             return loss
 
         return decorate
@@ -77,6 +92,11 @@ class LossRegistry:
             TypeError: unknown argument.
         """
         return cls.get(name)(**kwargs)
+
+    @classmethod
+    def name_of(cls, loss: type[nn.Module]) -> str | None:
+        """The name under which exactly this class is registered, if it is."""
+        return next((name for name, known in cls._classes.items() if known is loss), None)
 
     @classmethod
     def available(cls) -> list[str]:

@@ -41,7 +41,7 @@ class VICRegLoss(BaseLoss):
         invariance_weight: ``w_I``. The three weights are plain attributes and are read at every call.
         variance_weight: ``w_V``.
         covariance_weight: ``w_C``.
-        variance_target: ``t``, the standard deviation below which a dimension pays.
+        variance_threshold: ``t``, the standard deviation below which a dimension pays.
         eps: added to the variance under the root; keeps the gradient of a constant column finite.
         center_invariance: subtract the column means before ``I``, so that a constant offset between the views is free.
         view_reduction: ``sum`` (paper) or ``mean`` over the two views, for ``V`` and ``K`` alike.
@@ -79,7 +79,7 @@ class VICRegLoss(BaseLoss):
         invariance_weight: float = 25.0,
         variance_weight: float = 25.0,
         covariance_weight: float = 1.0,
-        variance_target: float = 1.0,
+        variance_threshold: float = 1.0,
         eps: float = 1e-4,
         center_invariance: bool = False,
         view_reduction: str = "sum",
@@ -96,7 +96,7 @@ class VICRegLoss(BaseLoss):
         weights = {"invariance": invariance_weight, "variance": variance_weight, "covariance": covariance_weight}
         for name, weight in weights.items():
             require_number(f"{name}_weight", weight, low=0.0)
-        require_number("variance_target", variance_target, low=0.0, exclusive=True)
+        require_number("variance_threshold", variance_threshold, low=0.0, exclusive=True)
         require_number("eps", eps, low=0.0, exclusive=True)
         require_choice("view_reduction", view_reduction, ("sum", "mean"))
         require_choice("covariance_norm", covariance_norm, ("features", "pairs"))
@@ -104,7 +104,7 @@ class VICRegLoss(BaseLoss):
         if chunk_size is not None:
             require_number("chunk_size", chunk_size, low=1, integer=True)
         self.init_weights(weights)
-        self.variance_target, self.eps = variance_target, eps
+        self.variance_threshold, self.eps = variance_threshold, eps
         self.center_invariance = center_invariance
         self.view_reduction, self.covariance_norm = view_reduction, covariance_norm
         self.tokens, self.split_single_input = tokens, split_single_input
@@ -174,7 +174,7 @@ class VICRegLoss(BaseLoss):
         return rows
 
     def _variance(self, x: Tensor) -> Tensor:
-        return F.relu(self.variance_target - (x.var(dim=0) + self.eps).sqrt()).mean()
+        return F.relu(self.variance_threshold - (x.var(dim=0) + self.eps).sqrt()).mean()
 
     def _covariance(self, x: Tensor) -> Tensor:
         columns = x.shape[1]

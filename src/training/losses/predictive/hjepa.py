@@ -131,7 +131,9 @@ class HJEPALoss(BaseLoss, ScheduledModule):
         self.num_hierarchies = num_hierarchies
         self.normalize_embeddings, self.eps = normalize_embeddings, eps
         self.mask_average, self.detach_targets = mask_average, detach_targets
-        self.register_buffer("hierarchy_weights", level_weights("hierarchy_weights", hierarchy_weights, num_hierarchies))
+        self.register_buffer(
+            "hierarchy_weights", level_weights("hierarchy_weights", hierarchy_weights, num_hierarchies)
+        )
         self.attach_schedules(schedules)
 
     def forward(

@@ -162,9 +162,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
     def _result(self, invariance: Tensor, a: Tensor, b: Tensor) -> LossOutput:
         statistic = (a + b) / 2
         loss = self.invariance_weight * invariance + self.sigreg_weight * statistic
-        return self.output(
-            loss, invariance_loss=invariance, sigreg_loss=statistic, sigreg_loss_a=a, sigreg_loss_b=b
-        )
+        return self.output(loss, invariance_loss=invariance, sigreg_loss=statistic, sigreg_loss_a=a, sigreg_loss_b=b)
 
     def _directions(self, x: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
         if not x.numel():
@@ -196,9 +194,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
         else:
             total = x.new_zeros(())
             for part in parts:
-                total = total + checkpoint(
-                    self._slices, x, part, rows, use_reentrant=False, preserve_rng_state=False
-                )
+                total = total + checkpoint(self._slices, x, part, rows, use_reentrant=False, preserve_rng_state=False)
         mean = total / directions.shape[0]
         return mean * n if self.scale_by_samples else mean
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +13,8 @@ from .balancer import NamedScalars, TermBalancer, per_name, stack_values, tagged
 
 __all__ = ["UncertaintyWeightedLoss"]
 
-# likelihood -> (factor of the exponent, factor in front): weight_i = front * exp(-rate * s_i)
+# likelihood -> (rate, front): the weight of a term is front * exp(-rate * s)
 LIKELIHOODS = {"gaussian": (1.0, 0.5), "laplace": (0.5, 1.0), "classification": (1.0, 1.0)}
-
-
-class _ClampInward(torch.autograd.Function):
-    """``clamp`` whose gradient is only stopped where a descent step would leave the range further."""
-
-    @staticmethod
-    def forward(s: Tensor, low: float, high: float) -> Tensor:
-        return s.clamp(low, high)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
-        s, ctx.low, ctx.high = inputs
-        ctx.save_for_backward(s)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (s,), (grad,) = ctx.saved_tensors, grads
-        outward = ((s <= ctx.low) & (grad > 0)) | ((s >= ctx.high) & (grad < 0))
-        return grad.masked_fill(outward, 0.0), None, None
 
 
 @LossRegistry.register("uncertainty")
@@ -118,14 +98,9 @@ class UncertaintyWeightedLoss(TermBalancer):
     def combine(self, values: Mapping[str, Tensor]) -> LossOutput:
         """The sum of the weighted values and their regularisers."""
         raw = stack_values(self.checked(values))
-        s = self.log_variance.stack()
-        if self.log_variance_range is not None:
-            s = _ClampInward.apply(s, *self.log_variance_range)  # type: ignore[no-untyped-call]  # torch's own gap
         sizes = raw if self.log_scale is None else (raw / self.log_scale).log1p()
-        kinds = [LIKELIHOODS[kind] for kind in self.likelihoods]
-        weights = torch.stack(
-            [front * (-rate * value).exp() for (rate, front), value in zip(kinds, s.unbind(), strict=True)]
-        )
+        s = self._bounded(self.log_variance.stack().to(raw.dtype), sizes.detach())
+        weights = self._weights(s)
         weighted = weights * sizes + s / 2
         names = self.fixed_names
         return self.output(
@@ -135,6 +110,23 @@ class UncertaintyWeightedLoss(TermBalancer):
             **tagged("weighted", names, weighted),
             **tagged("sigma", names, (s / 2).exp()),
         )
+
+    def _weights(self, s: Tensor, *, derivative: bool = False) -> Tensor:
+        """The factors in front of the terms, or minus their derivatives in ``s``."""
+        pairs = zip((LIKELIHOODS[kind] for kind in self.likelihoods), s.unbind(), strict=True)
+        return torch.stack(
+            [front * (rate if derivative else 1.0) * (-rate * value).exp() for (rate, front), value in pairs]
+        )
+
+    def _bounded(self, s: Tensor, sizes: Tensor) -> Tensor:
+        """``s`` within the range; no gradient where descent would lead further out, else as if it was inside."""
+        if self.log_variance_range is None:
+            return s
+        low, high = self.log_variance_range
+        inside = s.detach().clamp(low, high)
+        slope = 0.5 - self._weights(inside, derivative=True) * sizes
+        outward = ((s <= low) & (slope > 0)) | ((s >= high) & (slope < 0))
+        return torch.where(outward, inside, s + (inside - s.detach()))
 
     def extra_repr(self) -> str:
         """Configuration."""

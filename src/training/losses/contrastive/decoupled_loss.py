@@ -127,7 +127,7 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         own = torch.eye(logits.shape[0], dtype=torch.bool, device=logits.device)
         if self.intra_positives == "self":
             negative = ~same_id if self.exclude_same_id else ~own
-            return F.softplus(masked_logsumexp(logits, negative) - logits.diagonal()), own.sum()
+            return -F.logsigmoid(logits.diagonal() - masked_logsumexp(logits, negative)), own.sum()
         positive = same_id & ~own
         others = masked_logsumexp(logits, ~own)
         return ((others[:, None] - logits) * positive).sum(dim=1), positive.sum()

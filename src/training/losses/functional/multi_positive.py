@@ -60,6 +60,7 @@ def pair_info_nce(
     if negative_lse is not None:
         negatives = torch.logaddexp(negatives, negative_lse)
     if positives == "pooled":
-        terms = F.softplus(negatives - masked_logsumexp(logits, positive))
+        terms = -F.logsigmoid(masked_logsumexp(logits, positive) - negatives)
         return torch.where(positive.any(dim=1), terms, torch.zeros_like(terms))
-    return F.softplus(negatives[:, None] - logits).masked_fill(~positive, 0.0).sum(dim=1)
+    # log(1 + e^x) as logsigmoid: softplus turns linear at x = 20, an error of 2e-9
+    return -F.logsigmoid(logits - negatives[:, None]).masked_fill(~positive, 0.0).sum(dim=1)

@@ -39,8 +39,10 @@ def retrieval_recall(similarity: Tensor, k: int, positive: Tensor | None = None)
 
 @torch.no_grad()
 def retrieval_accuracy(similarity: Tensor, positive: Tensor | None = None) -> Tensor:
-    """Share of rows whose most similar column is a positive (recall at 1)."""
-    return retrieval_recall(similarity, 1, positive)
+    """Share of rows whose most similar column is a positive: recall at 1, with ties going to the first column."""
+    if similarity.numel() == 0:
+        return torch.zeros((), device=similarity.device)
+    return _positives(similarity, positive).gather(1, similarity.argmax(dim=1, keepdim=True)).float().mean()
 
 
 @torch.no_grad()

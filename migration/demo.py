@@ -157,7 +157,7 @@ _HEAD = ("script", "steps", "final loss old", "final loss new", "largest differe
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
-    rows = [_HEAD]
+    rows: list[tuple[str, ...]] = [_HEAD]
     for o in outcomes:
         final = [f"{run.losses[-1]:.6f}" if run.losses else "-" for run in (o.old, o.new)]
         rows.append(

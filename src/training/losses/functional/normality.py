@@ -52,7 +52,7 @@ def kernel_distance(y: Tensor, points: Tensor, *, rows: int | None = None) -> Te
         own = _kernel_sum(y, y)
     else:
         own = y.new_zeros(y.shape[0])
-        for part in y.split(rows, dim=1):
+        for part in torch.split(y, rows, dim=1):
             own = own + checkpoint(_kernel_sum, part, y, use_reentrant=False, preserve_rng_state=False)
     cross, fixed = _kernel_sum(y, points), _kernel_sum(points, points)
     return own / (n * n) - cross * (2.0 / (n * k)) + fixed / (k * k)

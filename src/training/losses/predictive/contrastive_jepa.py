@@ -37,7 +37,8 @@ class ContrastiveJEPALoss(BaseLoss, ScheduledModule):
         eps: smallest length that is divided by.
         contrast: what is contrasted: ``features``, the pair of target features, or that of context features where the
             former is missing; ``context``, the pair of context features; ``prediction``, the first level's predictions
-            with their targets (no further inputs needed); ``auto``: ``features`` if a pair is given, else ``prediction``.
+            with their targets (no further inputs needed); ``auto``: ``features`` if a pair is given, else
+            ``prediction``.
         pool: of features ``[B, N, D]``: ``first_token`` (a class token) or ``mean``. Levels are always averaged.
         metrics: report accuracy and similarities as well.
         reduction: ``mean`` or ``sum``, of the contrast.
@@ -48,8 +49,9 @@ class ContrastiveJEPALoss(BaseLoss, ScheduledModule):
 
     Returns:
         ``LossOutput``: ``loss``; unweighted ``jepa_loss`` and ``contrastive_loss``; with ``metrics``
-        ``contrastive_accuracy``, ``contrastive_pos_sim``, ``contrastive_neg_sim`` (mean similarities, not divided by the
-        temperature); the prediction loss' entries (``jepa.<key>`` where a key is taken). All but ``loss`` are detached.
+        ``contrastive_accuracy``, ``contrastive_pos_sim``, ``contrastive_neg_sim`` (mean similarities, not divided by
+        the temperature); the prediction loss' entries (``jepa.<key>`` where a key is taken). All but ``loss`` are
+        detached.
 
     Raises:
         ValueError: an argument out of range, missing or unfitting features.

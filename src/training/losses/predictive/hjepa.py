@@ -45,7 +45,7 @@ def level_weights(name: str, weights: float | Sequence[float], num_levels: int |
 
 
 def _unit_rows(x: Tensor, eps: float | None) -> Tensor:
-    """Rows of length 1; rows shorter than ``eps`` become zero and get no gradient (dividing by eps would blow it up)."""
+    """Rows of length 1; rows shorter than ``eps`` become zero, without gradient (dividing by eps would blow it up)."""
     floor = eps_for(x.dtype) if eps is None else eps
     x = upcast(x)
     length = x.norm(dim=-1, keepdim=True)
@@ -65,31 +65,32 @@ class HJEPALoss(BaseLoss, ScheduledModule):
         L_i  = mean over the selected elements of l(p_i - t_i)
         loss = sum_i w_i L_i
 
-    with ``l(x)`` equal to ``x^2`` (``mse``), ``x^2 / 2`` below 1 and ``|x| - 1/2`` above (``smooth_l1``), or ``x^2 / 2``
-    below ``d`` and ``d (|x| - d / 2)`` above (``huber``). Rows of unit length make ``mse`` equal to
+    with ``l(x)`` equal to ``x^2`` (``mse``), ``x^2 / 2`` below 1 and ``|x| - 1/2`` above (``smooth_l1``), or
+    ``x^2 / 2`` below ``d`` and ``d (|x| - d / 2)`` above (``huber``). Rows of unit length make ``mse`` equal to
     ``(2 - 2 cos) / D``, so the loss shrinks as the width ``D`` grows; ``smooth_l1`` is then half of it.
 
     Args:
         loss_type: ``smooth_l1``, ``mse`` or ``huber``.
         hierarchy_weights: ``w``, one number for all levels or one per level. They are a buffer and are saved.
         num_hierarchies: ``H``, if it should be checked; default: as many as there are weights or predictions.
-        reduction: ``mean`` over selected elements, ``sum``, or ``none``: one value per sample, the sum over its elements.
+        reduction: ``mean`` over selected elements, ``sum``, or ``none``: one value per sample, the sum over its
+            elements.
         normalize_embeddings: compare directions only.
         huber_delta: ``d``, used by ``huber``.
         eps: length below which a row counts as zero; default: by dtype.
-        mask_average: what a masked ``mean`` divides by: ``elements``, or ``positions``, which makes a masked level ``D``
-            times larger than an unmasked one.
+        mask_average: what a masked ``mean`` divides by: ``elements``, or ``positions``, which makes a masked level
+            ``D`` times larger than an unmasked one.
         detach_targets: no gradient into the targets.
         schedules: ``{"hierarchy_weights": schedule}``, for instance a ``Curriculum``; moved by ``step_schedule(step)``.
 
-    Shapes: ``predictions`` and ``targets`` one tensor ``[B, N, D]`` or a list of ``H`` of them, ``N`` and ``D`` free per
-    level. ``masks``: one mask for all levels, or one (or ``None``) per level, or a stack ``[H, B, N]``; a mask is
+    Shapes: ``predictions`` and ``targets`` one tensor ``[B, N, D]`` or a list of ``H`` of them, ``N`` and ``D`` free
+    per level. ``masks``: one mask for all levels, or one (or ``None``) per level, or a stack ``[H, B, N]``; a mask is
     ``[B, N]``, ``[B, N, 1]`` or ``[B, N, D]``, boolean or non-negative weights; a level of which nothing is selected is
     zero. ``context_features`` is accepted and not used, so that a trainer can call every predictive loss alike.
 
     Returns:
-        ``LossOutput``: ``loss``; per level ``loss_h0``, ``loss_h1``, ... without weights; ``loss_unweighted``, their mean.
-        All but ``loss`` are detached. With ``reduction="none"`` they are ``[B]``.
+        ``LossOutput``: ``loss``; per level ``loss_h0``, ``loss_h1``, ... without weights; ``loss_unweighted``, their
+        mean. All but ``loss`` are detached. With ``reduction="none"`` they are ``[B]``.
 
     Raises:
         ValueError: an argument out of range, shapes that do not fit (the message has them), an empty batch.

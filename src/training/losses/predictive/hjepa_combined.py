@@ -52,16 +52,16 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
         mask_average: see ``HJEPALoss``.
         detach_targets: no gradient into the targets, neither from ``J`` nor from ``R``.
         jepa_loss: a module called as ``(predictions, targets, masks)`` in place of the built-in one.
-        regularizer: in place of the built-in VICReg a module (``SIGRegLoss``, ``BarlowTwinsLoss``, ``SimCLRLoss``, ...),
-            or one per level. It is called with two views, or its ``regularize`` with one set.
+        regularizer: in place of the built-in VICReg a module (``SIGRegLoss``, ``BarlowTwinsLoss``, ``SimCLRLoss``,
+            ...), or one per level. It is called with two views, or its ``regularize`` with one set.
         regularizer_weight: ``v``, one number or one per level; the features of ``context`` take the first. A buffer.
         regularize: ``context``: the given ``context_features``; ``levels``: the predictions of every level; an integer:
             those of that level (-1: the last); ``auto``: the context features if given, else every level.
         views: what ``R`` gets of ``x``: ``whole``, one set; ``halves`` of the batch as if they were two views (of
             different samples: their invariance pulls towards collapse; an odd last sample is left out);
             ``target_prediction``, the target and the prediction of a level, which are views of the same thing.
-        tokens: ``flatten`` makes every token of ``[B, N, D]`` a row, ``mean`` averages the tokens, ``keep`` leaves it to
-            the regulariser.
+        tokens: ``flatten`` makes every token of ``[B, N, D]`` a row, ``mean`` averages the tokens, ``keep`` leaves it
+            to the regulariser.
         vicreg_invariance_weight: this and the following ones are options of the built-in ``VICRegLoss``, see there.
         vicreg_variance_weight: see ``VICRegLoss``.
         vicreg_covariance_weight: see ``VICRegLoss``.
@@ -78,9 +78,10 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
     Returns:
         ``LossOutput``: ``loss``; ``jepa_loss``; ``vicreg_loss``, the weighted sum of ``R``, so that
         ``loss = jepa_loss + vicreg_loss``, and ``vicreg_loss_unweighted``; unweighted per level ``vicreg_h0``, ... with
-        their terms ``vicreg_invariance_h0``, ``vicreg_variance_h0``, ``vicreg_covariance_h0``, ``vicreg_variance_a_h0``,
-        ... (without ``_h`` and number for a single place); ``loss_h0``, ..., ``loss_unweighted`` of the prediction loss.
-        ``vicreg`` is the registry name of the regulariser. All but ``loss`` are detached.
+        their terms ``vicreg_invariance_h0``, ``vicreg_variance_h0``, ``vicreg_covariance_h0``,
+        ``vicreg_variance_a_h0``, ... (without ``_h`` and number for a single place); ``loss_h0``, ...,
+        ``loss_unweighted`` of the prediction loss. ``vicreg`` is the registry name of the regulariser. All but
+        ``loss`` are detached.
 
     Raises:
         ValueError: an argument out of range, options of a part beside a given part, missing ``context_features``, a
@@ -130,7 +131,7 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
         require_choice("tokens", tokens, ("flatten", "mean", "keep"))
         if not isinstance(regularize, int) or isinstance(regularize, bool):
             require_choice("regularize", regularize, (*PLACES, "a level number"))
-        prediction = {
+        prediction: dict[str, Any] = {
             "loss_type": loss_type,
             "hierarchy_weights": hierarchy_weights,
             "normalize_embeddings": normalize_embeddings,
@@ -138,7 +139,7 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
             "eps": eps,
             "mask_average": mask_average,
         }
-        vicreg = {
+        vicreg: dict[str, Any] = {
             "invariance_weight": vicreg_invariance_weight,
             "variance_weight": vicreg_variance_weight,
             "covariance_weight": vicreg_covariance_weight,
@@ -164,7 +165,7 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
         parts = [regularizer] if isinstance(regularizer, nn.Module) else list(regularizer)
         self.shared = isinstance(regularizer, nn.Module)
         count = num_hierarchies if self.shared else len(parts)
-        if num_hierarchies is not None and count != num_hierarchies or not parts:
+        if (num_hierarchies is not None and count != num_hierarchies) or not parts:
             name = "regularizer" if vicreg_configs is None else "vicreg_configs"
             raise ValueError(f"{name} must have {num_hierarchies or 'one or more'} entries, found {len(parts)}")
         self.jepa_loss = jepa_loss
@@ -191,8 +192,9 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
         values = []
         for level, views in self._places(predicted, wanted, context_features):
             index = 0 if level is None else level
-            name, part = (items[0 if self.shared else index] for items in (self.names, self.regularizers))
-            result = self._regularized(part, views)
+            own = 0 if self.shared else index
+            name = self.names[own]
+            result = self._regularized(self.regularizers[own], views)
             values.append((self._weight(index, len(predicted)), result["loss"]))
             suffix = "" if level is None or isinstance(self.regularize, int) else f"_h{level}"
             if suffix:

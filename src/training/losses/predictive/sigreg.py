@@ -29,7 +29,8 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
     linear in the number of rows and of directions.
 
     Rows ``x_1..x_n`` are projected on ``M`` random unit directions ``a_m``; each set of projections is compared with
-    N(0, 1) by the statistic of Epps and Pulley, with the characteristic function ``phi_m(t) = mean_j exp(i t a_m.x_j)``::
+    N(0, 1) by the statistic of Epps and Pulley, with the characteristic function
+    ``phi_m(t) = mean_j exp(i t a_m.x_j)``::
 
         T(x) = n/M sum_m integral |phi_m(t) - exp(-t^2/2)|^2 exp(-t^2 / (2 window^2)) dt
         loss = w_I mean((a - b)^2) + w_S (T(a) + T(b)) / 2
@@ -188,7 +189,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
         per_slice = n * (n if self.test_method == "reference_points" else self.knots.shape[0])
         step = max(_HELD // per_slice, 1) if self.chunk_size is None else self.chunk_size
         rows = max(_HELD // (step * n), 1)
-        parts = directions.split(step)
+        parts = torch.split(directions, step)
         if len(parts) == 1:
             total = self._slices(x, directions, rows)
         else:

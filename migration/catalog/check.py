@@ -24,6 +24,20 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
     return [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
 
 
+def _new_parameters(function: Any) -> list[inspect.Parameter]:
+    """Of a class those of its constructor; ``**kwargs`` go on to the next constructor among its bases."""
+    if not inspect.isclass(function):
+        return _parameters(function)
+    found: dict[str, inspect.Parameter] = {}
+    for base in function.__mro__:
+        if "__init__" in vars(base):
+            own = {p.name: p for p in _parameters(vars(base)["__init__"])}
+            found = {**{n: p for n, p in own.items() if p.kind is not p.VAR_KEYWORD}, **found}
+            if all(p.kind is not p.VAR_KEYWORD for p in own.values()):
+                break
+    return list(found.values())
+
+
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(_same, a, b))
@@ -59,7 +73,7 @@ def _comparable(real: Any, stated: Any) -> bool:
 
 
 def _check_new(where: str, case: Case, table: Mapping[str, Argument], function: Any, pins: bool) -> Iterator[str]:
-    new = {p.name: p for p in _parameters(function)}
+    new = {p.name: p for p in _new_parameters(function)}
     for argument in table.values():
         if argument.variadic or argument.drop is not None or argument.report is not None:
             continue
@@ -112,7 +126,7 @@ def _check_row(symbol: Symbol, case: Case, twin: Any) -> Iterator[str]:
         yield f"{where}: the successor {case.new} cannot be imported: {error}"
         return
     is_class = inspect.isclass(new)
-    yield from _check_new(f"{where} arguments", case, case.arguments, new.__init__ if is_class else new, True)
+    yield from _check_new(f"{where} arguments", case, case.arguments, new, True)
     if is_class and symbol.kind == "class" and case.forward is not None:
         yield from _check_new(f"{where} forward", case, case.forward, new.forward, False)
     if case.registry is not None:

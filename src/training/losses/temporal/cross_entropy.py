@@ -30,7 +30,7 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
 
     Args:
         label_smoothing: ``s`` in [0, 1).
-        class_weights: one non-negative number per class, a buffer.
+        class_weights: one non-negative number per class; a buffer that is not in the ``state_dict``.
         ignore_index: the void label.
         weight_normalization: ``count`` or ``weights``, see above; the same without class weights.
         class_dim: dimension of the classes in the logits, -1 (``[B, T, C]``) or 1 (``[B, C, T]``).
@@ -71,6 +71,8 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
             ignore_index=ignore_index,
             reduction=reduction,
         )
+        # configuration, not state: a checkpoint of the old loss, which had none, stays loadable
+        self.register_buffer("class_weights", self.class_weights, persistent=False)
         require_choice("weight_normalization", weight_normalization, ("count", "weights"))
         require_choice("class_dim", class_dim, (-1, 1))
         self.weight_normalization = weight_normalization

@@ -24,6 +24,7 @@ PUBLIC: Final[dict[str, str]] = {
     "ImageTextMultiTaskLoss": "multimodal.image_text_multitask",
     "InfoNCELoss": "contrastive.info_nce",
     "IntraInterModalLoss": "contrastive.decoupled_loss",
+    "LPIPSLoss": "perceptual",
     "LabelSmoothingCrossEntropyLoss": "supervised.cross_entropy",
     "LossOutput": "base",
     "LossRegistry": "loss_registry",
@@ -39,6 +40,7 @@ PUBLIC: Final[dict[str, str]] = {
     "SupervisedContrastiveLoss": "supervised.supervised_contrastive_loss",
     "TemporalCrossEntropyLoss": "temporal",
     "UncertaintyWeightedLoss": "balancing.uncertainty",
+    "VGGPerceptualLoss": "perceptual",
     "WeightedMSELoss": "supervised.mse",
     "WeightedSumLoss": "balancing.weighted_sum",
 }
@@ -66,6 +68,7 @@ REGISTRY: Final[dict[str, str]] = {
     "image_text_multitask": "multimodal.image_text_multitask",
     "info_nce": "contrastive.info_nce",
     "intra_inter_modal": "contrastive.decoupled_loss",
+    "lpips": "perceptual.lpips",
     "memory_queue": "contrastive.moco_loss",
     "mixed_contrastive": "multimodal.mixed_loss",
     "moco": "contrastive.moco",
@@ -77,6 +80,7 @@ REGISTRY: Final[dict[str, str]] = {
     "supcon": "supervised.supervised_contrastive_loss",
     "temporal_cross_entropy": "temporal.cross_entropy",
     "uncertainty": "balancing.uncertainty",
+    "vgg_perceptual": "perceptual.vgg",
     "vicreg": "contrastive.vicreg",
     "weighted_sum": "balancing.weighted_sum",
 }

@@ -1,0 +1,164 @@
+"""Learned perceptual distance of two images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..base import require_choice, require_number
+from ..functional import upcast
+from ..loss_registry import LossRegistry
+from .frozen import FrozenNetworkLoss, check_images, check_installed, he_init, require_package
+
+__all__ = ["LPIPSLoss", "lpips_distance"]
+
+# smallest image that the trunk's pooling layers leave something of
+MINIMUM_SIZE = {"vgg": 16, "alex": 31, "squeeze": 15}
+
+
+def lpips_distance(
+    features_a: Sequence[Tensor],
+    features_b: Sequence[Tensor],
+    linear_weights: Sequence[Tensor],
+    *,
+    eps: float = 1e-10,
+    safe_norm: bool = False,
+    size: tuple[int, int] | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    r"""LPIPS of given features: :math:`\sum_l \operatorname{mean}_{h,w} \sum_c w_{lc} (\hat f_{lc} - \hat g_{lc})^2`.
+
+    Args:
+        features_a, features_b: per layer ``[B, C_l, H_l, W_l]``.
+        linear_weights: per layer ``[C_l]``.
+        eps: in :math:`\hat f = f / (\lVert f \rVert + \epsilon)`, the norm over channels.
+        safe_norm: :math:`\hat f = f / \sqrt{\lVert f \rVert^2 + \epsilon^2}` instead, whose gradient is finite where
+            all channels are 0. The root at zero has none: there the plain form gives NaN gradients.
+        size: keep the places: every layer is resized to this height and width in place of its mean.
+
+    Returns:
+        The total ``[B, 1, 1, 1]`` (``[B, 1, H, W]`` with ``size``) and the list of its terms.
+    """
+
+    def normalized(f: Tensor) -> Tensor:
+        squares = f.square().sum(1, keepdim=True)
+        return f / ((squares + eps**2).sqrt() if safe_norm else squares.sqrt() + eps)
+
+    layers = []
+    for a, b, w in zip(features_a, features_b, linear_weights, strict=True):
+        difference = (normalized(upcast(a)) - normalized(upcast(b))).square()
+        layer = (difference * w.view(1, -1, 1, 1)).sum(1, keepdim=True)
+        if size is None:
+            layers.append(layer.mean((2, 3), keepdim=True))
+        else:
+            layers.append(F.interpolate(layer, size=size, mode="bilinear", align_corners=False))
+    return torch.stack(layers).sum(0), layers
+
+
+@LossRegistry.register("lpips")
+class LPIPSLoss(FrozenNetworkLoss):
+    """LPIPS, the distance of deep features weighted so that it agrees with human judgements; a wrapper of ``lpips``.
+
+    Use it as a term of image reconstruction, or as a metric. The package's network is kept frozen and in eval mode
+    whatever ``train`` says: in training mode its dropout would make the distance random.
+
+    The formula is that of :func:`lpips_distance` over five layers of VGG-16 (or AlexNet, SqueezeNet).
+
+    Args:
+        net: ``vgg``, ``alex`` or ``squeeze``.
+        input_range: lowest and highest value of the images; they are mapped to [-1, 1], which the network expects.
+        spatial: a distance per pixel.
+        safe_norm: finite gradients where all channels of a layer are 0 (blank images). Off by default: values then
+            equal the package's, and so do its NaN gradients.
+        eps: of the norm, with ``safe_norm``.
+        detach_target: no gradient, and no graph, for the target.
+        weights: ``imagenet`` (trunk from torchvision's cache or the network, loaded at the first call) or ``None``: a
+            random trunk, always the same, under the linear weights that the package ships.
+        backbone: a network to use instead, called with two batches in [-1, 1]; it is frozen, and not copied.
+        reduction: ``mean``, ``sum``, or ``none`` (``[B]``, with ``spatial`` ``[B, H, W]``).
+
+    Inputs ``rendered`` and ``target``: ``[B, 3, H, W]``, for ``vgg`` at least 16 x 16.
+
+    Returns:
+        The distance, 0-d or as ``reduction`` says.
+
+    Raises:
+        ImportError: ``lpips`` or torchvision is missing (at construction), or torchvision does not fit this torch.
+        ValueError: wrong options, ``safe_norm`` with a backbone that is no LPIPS network; unequal shapes, too small
+            images.
+
+    Paper: Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep Features as a Perceptual Metric,
+    CVPR 2018.
+
+    Differs from the old use, ``lpips.LPIPS(net="vgg")(2 * x - 1, 2 * y - 1).mean()``: the range is converted here, the
+    network is not part of the state, the target has no graph.
+    """
+
+    def __init__(
+        self,
+        *,
+        net: str = "vgg",
+        input_range: tuple[float, float] = (0.0, 1.0),
+        spatial: bool = False,
+        safe_norm: bool = False,
+        eps: float = 1e-10,
+        detach_target: bool = True,
+        weights: str | None = "imagenet",
+        backbone: nn.Module | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(network=backbone, reduction=reduction)
+        require_choice("net", net, tuple(MINIMUM_SIZE))
+        require_choice("weights", weights, ("imagenet", None))
+        low, high = input_range
+        require_number("input_range[1]", high, low=low, exclusive=True)
+        require_number("eps", eps, low=0, exclusive=True)
+        if backbone is None:
+            check_installed(type(self).__name__, "lpips", "torchvision")
+        elif safe_norm and not all(hasattr(backbone, part) for part in ("net", "lins", "scaling_layer")):
+            raise ValueError("safe_norm needs the parts of an LPIPS network (net, lins, scaling_layer) in backbone")
+        self.net, self.input_range, self.spatial = net, (float(low), float(high)), spatial
+        self.safe_norm, self.eps, self.detach_target, self.weights = safe_norm, eps, detach_target, weights
+        self.minimum_size = MINIMUM_SIZE[net] if backbone is None else 1
+
+    def build_network(self) -> nn.Module:
+        """The network of the package ``lpips``."""
+        package = require_package(type(self).__name__, "lpips")
+        with torch.random.fork_rng(devices=[]):  # it draws weights that it then replaces
+            network: nn.Module = package.LPIPS(
+                net=self.net, spatial=self.spatial, pnet_rand=self.weights is None, verbose=False
+            )
+        if self.weights is None:
+            trunk = network.get_submodule("net")
+            he_init(trunk)
+        return network
+
+    def forward(self, rendered: Tensor, target: Tensor) -> Tensor:
+        """The distance of ``rendered`` and ``target``, both ``[B, 3, H, W]``."""
+        check_images(rendered, target, self.minimum_size)
+        a, b = self._scaled(rendered), self._scaled(target.detach() if self.detach_target else target)
+        value = self._safe_distance(a, b) if self.safe_norm else self.network(a, b)
+        value = upcast(value).squeeze(1)
+        return self.apply_reduction(value if self.spatial else value.flatten(1).mean(1))
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        low, high = self.input_range
+        if (low, high) == (-1.0, 1.0):
+            return x
+        return 2 * x - 1 if (low, high) == (0.0, 1.0) else (x - low) * (2 / (high - low)) - 1
+
+    def _safe_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        network = self.network
+        scale, trunk = network.get_submodule("scaling_layer"), network.get_submodule("net")
+        linear = [parameter.flatten() for parameter in network.get_submodule("lins").parameters()]
+        size = (a.shape[2], a.shape[3]) if self.spatial else None
+        return lpips_distance(trunk(scale(a)), trunk(scale(b)), linear, eps=self.eps, safe_norm=True, size=size)[0]
+
+    def extra_repr(self) -> str:
+        """Configuration."""
+        return (
+            f"net={self.net!r}, input_range={self.input_range}, spatial={self.spatial}, safe_norm={self.safe_norm}, "
+            f"weights={self.weights!r}, {super().extra_repr()}"
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,8 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
     ``2B`` rows with all others, again with all rows of its id as positives; SupCon (``L_out``) does so with the labels.
 
     Args:
-        infonce_weight: ``a``.
-        nt_xent_weight: ``b``.
-        supervised_weight: ``c``. The term is 0 in calls without ``labels``; the other weights stay as they are.
+        weights: ``a``, ``b``, ``c`` under the names ``infonce`` (0.4), ``nt_xent`` (0.3), ``supervised`` (0.3). The last
+            term is 0 in calls without ``labels``; the other weights stay as they are.
         temperature: ``t``.
         input_dim: width of the features, if they are to be projected.
         projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads. The heads have
@@ -45,7 +46,7 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
         those of ``CLIPLoss``. All but ``loss`` are detached.
 
     Raises:
-        ValueError: an argument out of range, only zero weights, shapes, ids or labels that do not fit.
+        ValueError: an argument out of range, an unknown weight, shapes, ids or labels that do not fit.
 
     Papers: van den Oord et al. 2018, Chen et al. 2020 (arXiv 2002.05709), Khosla et al. 2020 (arXiv 2004.11362).
 
@@ -57,9 +58,7 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
     def __init__(
         self,
         *,
-        infonce_weight: float = 0.4,
-        nt_xent_weight: float = 0.3,
-        supervised_weight: float = 0.3,
+        weights: Mapping[str, float] | None = None,
         temperature: float = 0.07,
         input_dim: int | None = None,
         projection_dim: int | None = None,
@@ -74,11 +73,10 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
             projection_dim=projection_dim,
             reduction=reduction,
         )
-        self.weights = {"infonce": infonce_weight, "nt_xent": nt_xent_weight, "supervised": supervised_weight}
+        self.weights = {"infonce": 0.4, "nt_xent": 0.3, "supervised": 0.3} | dict(weights or {})
         for name, weight in self.weights.items():
-            require_number(f"{name}_weight", weight)
-        if not any(self.weights.values()):
-            raise ValueError(f"weights must not all be 0, found {self.weights}")
+            require_choice("a name in weights", name, ("infonce", "nt_xent", "supervised"))
+            require_number(f"weights[{name!r}]", weight)
         self.metrics = metrics
 
     def forward(

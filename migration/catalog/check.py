@@ -103,6 +103,8 @@ def _check_new(where: str, case: Case, table: Mapping[str, Argument], function: 
         for pin in case.pins.values():
             if pin.name not in new:
                 yield f"{where}: the new signature has no argument {pin.name!r} to pin"
+        if any(a.required and a.report is not None for a in table.values()):
+            return  # no call is ever translated: a required argument is always left to the user
         covered = {a.new_name for a in table.values() if a.drop is None and a.report is None} | set(case.pins)
         for parameter in new.values():
             if (

@@ -155,7 +155,8 @@ def _compare_gradients(
 
 def _compare_values(comparison: Comparison, case: Case, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     old_loss, new_loss = _loss(old), _loss(new)
-    comparison.values["loss"] = deviation(new_loss, old_loss)
+    if any(isinstance(value, Tensor) for value in old.values()):
+        comparison.values["loss"] = deviation(new_loss, old_loss)
     comparison.old_loss, comparison.new_loss = float(old_loss.detach().sum()), float(new_loss.detach().sum())
     for key, value in old.items():
         rule = case.results.get(key)

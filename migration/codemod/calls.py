@@ -135,7 +135,8 @@ def convert(
     """
     result = Conversion()
     arguments = arguments or bind(call, signature, skip)
-    result.problems += arguments.problems
+    if arguments.problems:
+        return Conversion(problems=arguments.problems)
     doomed: set[int] = set()
     items = _items(source, call)
     places = {id(node): index for index, (node, _) in enumerate(items)}
@@ -175,10 +176,11 @@ def convert(
     spans = [span for _, span in items]
     _, close = source.span(call)
     close -= 1
+    opening = source.text.index("(", source.span(call.func)[1]) + 1
     removals = remove_items(source, spans, doomed, close)
     result.edits += removals
     if pins:
-        result.edits += _append(source, spans, doomed, [f"{k}={unparsed(v)}" for k, v in pins], close, removals)
+        result.edits += _append(source, spans, doomed, [f"{k}={unparsed(v)}" for k, v in pins], opening, removals)
     return result
 
 
@@ -211,28 +213,11 @@ def _items(source: Source, call: ast.Call) -> list[tuple[ast.AST, tuple[int, int
         after = items[index + 1][1][0] if index + 1 < len(items) else finish
         if not isinstance(node, ast.keyword):
             start, end = _parenthesised(source.text, start, end, before, after, bool(index))
-        else:
-            end = _closing(source.text, end, node, source, after)
         widened.append((node, (start, end)))
     return widened
 
 
 _GAP = re.compile(r"(?:\s|#[^\r\n]*|\\\r?\n)*")
-
-
-def _closing(text: str, end: int, node: ast.keyword, source: Source, after: int) -> int:
-    """End of a keyword argument whose value stands in parentheses (``a=(1)``)."""
-    assert node.arg is None or node.value is not None
-    start, _ = source.span(node)
-    value_start, _ = source.span(node.value)
-    depth = text[start:value_start].count("(")
-    while depth:
-        gap = _GAP.match(text, end)
-        position = gap.end() if gap else end
-        if position >= after or text[position] != ")":
-            break
-        end, depth = position + 1, depth - 1
-    return end
 
 
 def _parenthesised(text: str, start: int, end: int, before: int, after: int, inner: bool) -> tuple[int, int]:
@@ -262,18 +247,14 @@ def _append(
     spans: list[tuple[int, int]],
     doomed: set[int],
     texts: list[str],
-    close: int,
+    opening: int,
     removals: list[Edit],
 ) -> list[Edit]:
     """Add keyword arguments after the last kept one, in the style of the call."""
     kept = [span for index, span in enumerate(spans) if index not in doomed]
     if not kept:
-        at = source.text.rindex("(", 0, spans[0][0]) + 1 if spans else close
-        line = spans and source.starts_line(spans[0][0]) and not source.text[at : spans[0][0]].strip()
-        if line:
-            lead = source.indent(spans[0][0])
-            return [Edit(at, at, "".join(f"{source.newline}{lead}{text}," for text in texts))]
-        return [Edit(at, at, ", ".join(texts))]
+        lead = source.newline + source.indent(spans[0][0]) if spans and source.starts_line(spans[0][0]) else ""
+        return [Edit(opening, opening, "".join(f"{lead}{text}," for text in texts) if lead else ", ".join(texts))]
     start, end = kept[-1]
     if not source.starts_line(start):
         return [Edit(end, end, "".join(f", {text}" for text in texts))]

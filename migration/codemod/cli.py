@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="codemod",
-        description="Move code from the old losses to training.losses. Prints a diff and writes nothing, unless --write.",
+        description="Move code from the old losses to training.losses. Prints a diff; writes only with --write.",
         epilog="Exit code: 0 nothing to do, 1 something to do or left undone, 2 errors.",
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="files and directories; - reads stdin")

@@ -176,6 +176,8 @@ class Analysis:
 
     def run(self) -> None:
         """Classify all uses. Separate from the constructor, which needs no knowledge of other files."""
+        self._suppress()
+        self._find_guards()
         self._find_aliases()
         self._find_self_attributes()
         for use in list(self._references()):
@@ -191,7 +193,9 @@ class Analysis:
         return Finding(self.source.path, line, column + 1, code, level, message, symbol)
 
     def block(self, symbol: Symbol, node: ast.AST, code: str, message: str) -> None:
-        """The symbol cannot be rewritten because of ``node``."""
+        """The symbol cannot be rewritten because of ``node``; a twin takes any use that the old class took."""
+        if self.rules.only_twin(symbol) and code not in ("TL038", "TL039", "TL040"):
+            return
         self.blockers.append(Blocker(symbol, self.finding(node, code, "left", message, symbol.name)))
 
     def note(self, symbol: Symbol, node: ast.AST, code: str, message: str) -> None:
@@ -258,8 +262,41 @@ class Analysis:
         )
 
     def _site(self, site: Site) -> None:
+        if self.source.skipped(site.statement.lineno, site.statement.end_lineno):
+            return
+        if site.local in site.scope.outer:
+            site.scope = site.scope.target(site.local)
         self.sites[id(site.alias)] = site
         self.interesting.add(site.local)
+
+    def _suppress(self) -> None:
+        """A use on a line with ``# codemod: skip`` takes its import, and so all uses of that import, out."""
+        if "codemod:" not in self.source.text:
+            return
+        for name in self.scopes.names:
+            if name.id in self.interesting and self.source.skipped(name.lineno):
+                resolved = self.scopes.resolve(name.id, self.scopes.scope_of[name])
+                for binding in resolved[1] if resolved else ():
+                    self.sites.pop(id(binding.node), None)
+
+    def _find_guards(self) -> None:
+        """Names that are imported from an old place and from elsewhere too are somebody's own compatibility code."""
+        for site in self.sites.values():
+            others = [
+                b
+                for b in site.scope.bindings.get(site.local, [])
+                if b.kind == "import" and id(b.node) not in self.sites and site.symbol is not None
+            ]
+            if others and site.editable and site.symbol is not None:
+                site.editable = False
+                self.notes.append(
+                    (
+                        None,
+                        self.finding(
+                            site.statement, "TL025", "note", f"{site.local} is imported from elsewhere as well"
+                        ),
+                    )
+                )
 
     def _find_aliases(self) -> None:
         for statement, module in self.stars:
@@ -272,9 +309,15 @@ class Analysis:
                 for name, bindings in scope.bindings.items():
                     if name in self.interesting:
                         continue
-                    if any(b.kind == "assign" and b.value is not None and self.refer(b.value, scope) for b in bindings):
+                    if any(
+                        b.kind == "assign" and b.value is not None and self._leads(b.value, scope) for b in bindings
+                    ):
                         self.interesting.add(name)
                         grown = True
+
+    def _leads(self, value: ast.expr, scope: Scope) -> bool:
+        module = isinstance(value, ast.Call) and self._imported_module(value) is not None
+        return module or self.refer(value, scope) is not None
 
     def exports(self) -> dict[str, Symbol]:
         """Module-level names of this file that stand for one old symbol."""
@@ -492,13 +535,7 @@ class Analysis:
         resolved = self.scopes.resolve(node.id, self.scopes.scope_of[node])
         if resolved is None or any(b.kind not in ("import", "annotation") for b in resolved[1]):
             return False
-        for binding in resolved[1]:
-            site = self.sites.get(id(binding.node))
-            if site is not None and site.symbol is not None:
-                if site.editable:
-                    self.note(site.symbol, site.statement, "TL025", f"{node.id} is imported from a new place as well")
-                site.editable = False
-        return True
+        return any(id(b.node) not in self.sites for b in resolved[1] if b.kind == "import")
 
     def _agreed_call(self, node: ast.expr, call: ast.Call, reference: Reference) -> bool:
         """A call of one of several classes whose arguments change in the same way."""
@@ -541,6 +578,8 @@ class Analysis:
             if called in PATCHERS and child in parent.args[:1]:
                 return "patch"
             return "escape"
+        if isinstance(parent, ast.MatchClass):
+            return "check" if not parent.patterns else "escape"
         if isinstance(parent, ast.ClassDef):
             return "subclass" if child in parent.bases else "escape"
         if isinstance(parent, ast.Attribute):
@@ -1040,7 +1079,7 @@ class Analysis:
                 owner = path[0].rpartition(".")[0]
                 if owner in self.rules.modules and path[0] not in self.rules.prefixes:
                     path[1].escaped = True
-                elif path[0] not in self.rules.prefixes:
+                elif path[0] not in self.rules.prefixes and not self._provided(name, path[0]):
                     path[1].escaped = path[1].escaped or not path[0].startswith(path[1].path)
                 continue
             parent = self.scopes.parents.get(node)
@@ -1051,6 +1090,14 @@ class Analysis:
                 continue
             for symbol in {id(s): s for s in self.rules.in_module[path[0]].values()}.values():
                 self.block(symbol, node, "TL039", f"{path[0]} is used as an object here")
+
+    def _provided(self, name: ast.Name, path: str) -> bool:
+        """Whether another `import a.b` binds what ``path`` needs."""
+        resolved = self.scopes.resolve(name.id, self.scopes.scope_of[name])
+        return any(
+            isinstance(b.node, ast.alias) and id(b.node) not in self.sites and f"{path}.".startswith(f"{b.node.name}.")
+            for b in (resolved[1] if resolved else ())
+        )
 
     # -- demands on the whole project ------------------------------------------------------------------------------
 

@@ -153,12 +153,13 @@ class Project:
                 context.used.setdefault(self.rules.key(symbol), {}).setdefault(target.path, target)
         context.keep = self._public_names()
         blockers = [b for m in self.modules.values() for b in m.analysis.blockers]
-        while blockers:
+        while True:
             self._block(blockers)
             blockers = []
             for plan in (Rewriter(m.analysis, context).make() for m in self.modules.values()):
                 blockers += [b for b in plan.blockers if not context.blocked(b.symbol)]
-        return context
+            if not blockers:
+                return context
 
     def _block(self, blockers: Iterable[Blocker]) -> None:
         for blocker in blockers:
@@ -260,6 +261,7 @@ class Project:
             plan = Rewriter(module.analysis, context).make()
             self._left_alone(module, context)
             self.outcome.findings += [f for f in plan.findings if f.level == "left"]
+            self.outcome.findings += [f for symbol, f in module.analysis.notes if symbol is None]
             try:
                 change = self._change(module, plan, context)
             except FileError as error:
@@ -270,7 +272,7 @@ class Project:
                 self.outcome.findings += change.findings
                 self._numbers(change, module, context, noted)
                 self.outcome.findings += [
-                    f for s, f in module.analysis.notes if s is None or self.rules.key(s) in plan.symbols
+                    f for s, f in module.analysis.notes if s is not None and self.rules.key(s) in plan.symbols
                 ]
         self.outcome.findings = sorted(set(self.outcome.findings), key=lambda f: (f.path, f.line, f.column, f.code))
         return self.outcome
@@ -325,7 +327,6 @@ class Project:
     def _numbers(self, change: Change, module: Module, context: Context, noted: set[str]) -> None:
         """Say once per row what differs from the old loss, and which names went to the frozen twin."""
         for finding in change.findings:
-            path = finding.message.rpartition(" -> ")[2]
             if finding.code not in ("TL001", "TL002", "TL003", "TL004"):
                 continue
             for symbol in (s for s in self.rules.catalog.symbols if s.name == finding.symbol):
@@ -344,7 +345,6 @@ class Project:
                         self.outcome.findings.append(
                             Finding(finding.path, finding.line, finding.column, code, "note", message, symbol.name)
                         )
-            del path
 
 
 def _number_note(symbol: Symbol, target: Target) -> tuple[str, str] | None:
@@ -355,8 +355,8 @@ def _number_note(symbol: Symbol, target: Target) -> tuple[str, str] | None:
     if case.parity == "exact":
         return None
     what = "; ".join(case.deviations)
-    where = f"the same numbers {case.domain}; " if case.domain else ""
-    return "TL020", f"{symbol.name} -> {target.name}: {where}otherwise: {what}"
+    where = f"same numbers in this domain: {case.domain}. Elsewhere: " if case.domain else ""
+    return "TL020", f"{symbol.name} -> {target.name}: {where}{what}"
 
 
 def _same_signature(node: ast.ClassDef | ast.FunctionDef, symbol: Symbol) -> bool:

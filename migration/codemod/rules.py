@@ -110,6 +110,10 @@ class Rules:
         case = symbol.case_for({})
         return self.target(symbol, case) if case else None
 
+    def only_twin(self, symbol: Symbol) -> bool:
+        """Whether every use of the symbol leads to the twin, which behaves as the old class in all ways."""
+        return all(self.leads_to_twin(case) for case in symbol.cases)
+
     def arguments_change(self, symbol: Symbol) -> bool:
         """Whether some call with old arguments would mean something else, or fail, under the new class."""
         targets = [self.target(symbol, case) for case in symbol.cases]

@@ -119,7 +119,7 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     for edit in ordered:
         if edit == last and edit.new == last.new and edit.end > edit.start:
             continue
-        if edit.start < position or (edit.start == position and edit.end <= deleted_to):
+        if edit.start < position:
             if edit.end <= deleted_to:
                 continue
             raise ValueError(f"edits overlap at offset {edit.start}")

@@ -170,6 +170,41 @@ def views(sample: Sample, step: int) -> dict[str, Any]:
     }
 
 
+def contrastive_call(loss_type: str, strategy: str = "auto") -> Any:
+    """Calls of the old ContrastiveLoss inside the domain of one of its rows."""
+
+    def inside(call: GoldenCall) -> bool:
+        init, v, t = call.init, call.argument("vision_features", 0), call.argument("text_features", 1)
+        if (init.get("loss_type", "infonce"), init.get("sampling_strategy", "auto")) != (loss_type, strategy):
+            return False
+        heads_fit = not init.get("add_projection", True) or init.get("input_dim") == v.shape[1]
+        shapes = v.shape == t.shape and v.shape[0] > 0 and 768 not in (v.shape[1], init.get("input_dim"))
+        positives = loss_type != "infonce" or distinct(call.argument("match_ids", 2))
+        labels = call.argument("labels", 4) is not None or loss_type != "supervised"
+        return heads_fit and shapes and positives and labels and init.get("dataset_size") is None
+
+    return inside
+
+
+def function_call(call: GoldenCall) -> bool:
+    first = call.args[0] if call.args else next(iter(call.kwargs.values()))
+    plain = first.shape[0] > 0 and first.dtype in (torch.float32, torch.float64)
+    return plain and bool(torch.isfinite(call.case.decode(call.case.calls[call.index]["returns"])).all())
+
+
+def recall_call(call: GoldenCall) -> bool:
+    first = call.argument("similarity", 0)
+    ks = call.argument("K", 1) or [1]
+    targets = call.argument("v2t_targets", 2) is not None or call.argument("t2i_targets", 3) is not None
+    return (
+        first.dim() == 2
+        and first.shape[0] == first.shape[1] > 0
+        and min(ks) > 0
+        and set(ks) <= {1, 5, 10}
+        and not targets
+    )
+
+
 def simple_call(call: GoldenCall) -> bool:
     ids = call.argument("match_ids", 2)
     known = not set(call.kwargs) - {"vision_features", "text_features", "match_ids"}
@@ -191,7 +226,11 @@ RECORDS = [
         steps=3,
     ),
     ParityRecord(
-        "contrastive_loss.ContrastiveLoss", variant="infonce", kwargs=old_contrastive("infonce"), ids=TAKES_NO_IDS
+        "contrastive_loss.ContrastiveLoss",
+        variant="infonce",
+        kwargs=old_contrastive("infonce"),
+        ids=TAKES_NO_IDS,
+        golden=contrastive_call("infonce", "auto"),
     ),
     ParityRecord(
         "contrastive_loss.ContrastiveLoss",
@@ -200,12 +239,18 @@ RECORDS = [
         ids=TAKES_NO_IDS,
         train=(False,),
     ),
-    ParityRecord("contrastive_loss.ContrastiveLoss", variant="nt_xent", kwargs=old_contrastive("nt_xent")),
+    ParityRecord(
+        "contrastive_loss.ContrastiveLoss",
+        variant="nt_xent",
+        kwargs=old_contrastive("nt_xent"),
+        golden=contrastive_call("nt_xent", "in-batch"),
+    ),
     ParityRecord(
         "contrastive_loss.ContrastiveLoss",
         variant="supervised",
         kwargs=old_contrastive("supervised"),
         inputs=labelled,
+        golden=contrastive_call("supervised", "auto"),
     ),
     ParityRecord(
         "contrastive_loss.ContrastiveLoss",
@@ -216,11 +261,11 @@ RECORDS = [
         train=(False,),
     ),
     *(
-        ParityRecord(f"{module}.nt_xent_loss", inputs=views, batch=(1, 17), ids=("none",))
+        ParityRecord(f"{module}.nt_xent_loss", inputs=views, ids=("none",), golden=function_call)
         for module in ("contrastive_loss", "contrastive_learning")
     ),
     *(
-        ParityRecord(f"{module}.compute_recall_at_k", inputs=similar, ids=("none",))
+        ParityRecord(f"{module}.compute_recall_at_k", inputs=similar, ids=("none",), golden=recall_call)
         for module in ("contrastive_loss", "contrastive_learning")
     ),
     ParityRecord(

@@ -158,9 +158,11 @@ class ParityRecord:
 
     def run_golden(self) -> Iterator[tuple[str, torch.dtype, Comparison]]:
         """Compare old and new on the recorded inputs that lie inside the domain."""
+        if self.golden is None:
+            return
         module, _, name = self.symbol.rpartition(".")
         for case in load_cases(self.system, module):
-            if self.golden is None or case.symbol != name or case.data.get("harness") or "init_raises" in case.data:
+            if case.symbol != name or case.data.get("harness") or "init_raises" in case.data:
                 continue
             init = case.decode(case.data.get("init", {}))
             pair = None

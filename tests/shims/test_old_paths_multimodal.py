@@ -264,7 +264,7 @@ except ModuleNotFoundError as error:
 
 
 def test_the_dead_import_of_the_factory() -> None:
-    """It asks for the package's former name. That is gone, so it raises; where the shims serve the name, it is there."""
+    """It asks for the package's former name: gone, so it raises, except where the shims serve that name."""
     assert json.loads(fresh_interpreter("-c", FACTORY, "bare")).startswith("src")
     assert json.loads(fresh_interpreter("-c", FACTORY, "served")) == "legacy.hybrid_pretrain_vicreg_loss"
 

@@ -40,7 +40,6 @@ class ContrastiveLoss(nn.Module):
         self.temperature = temperature
         self.loss_type = loss_type
         self.reduction = reduction
-        self.training = True
         self.memory_bank_size = memory_bank_size
         if sampling_strategy == "auto" and dataset_size is not None:
             small, medium = dataset_size < 1000, dataset_size < 10000

@@ -28,7 +28,6 @@ class DecoupledContrastiveLoss(nn.Module):
         self.lambda_v = lambda_v
         self.lambda_t = lambda_t
         self.reduction = reduction
-        self.training = True
 
     def forward(self, vision_features, text_features, match_ids):
         batch_size, device = vision_features.shape[0], vision_features.device

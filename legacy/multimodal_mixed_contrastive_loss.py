@@ -31,7 +31,6 @@ class MultiModalMixedContrastiveLoss(nn.Module):
         super().__init__()
         self.temperature = temperature
         self.reduction = reduction
-        self.training = True
         if loss_weights is None:
             loss_weights = {"infonce": 0.4, "nt_xent": 0.3, "supervised": 0.3}
         self.loss_weights = loss_weights

@@ -115,7 +115,10 @@ class ActivityRecord(ParityRecord):
             if case.calls[0]["grads"] is not None:
                 for tensor in tensors.values():
                     tensor.requires_grad_()
-            weights = [given.get(f"{m}_{p}") for m, p in (("conv", "weight"), ("conv", "bias"), ("fc", "weight"), ("fc", "bias"))]
+            weights = [
+                given.get(f"{m}_{p}")
+                for m, p in (("conv", "weight"), ("conv", "bias"), ("fc", "weight"), ("fc", "bias"))
+            ]
             network = Network(*weights, given.get("deconv_weight"))
             for name, mode in given.get("monitor", {}).items():
                 getattr(network, name)._activity_monitor = mode

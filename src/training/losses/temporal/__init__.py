@@ -7,6 +7,7 @@ from .cross_entropy import TemporalCrossEntropyLoss
 from .energy import Attachment, EnergyLoss, Finding, ModuleActivity
 from .presentation import (
     PresentationSchedule,
+    Rows,
     Sequences,
     onset_mask,
     parse_pattern,
@@ -24,6 +25,7 @@ __all__ = [
     "Finding",
     "ModuleActivity",
     "PresentationSchedule",
+    "Rows",
     "Sequences",
     "TemporalCrossEntropyLoss",
     "mean_activity",

@@ -21,6 +21,7 @@ from ..base import require_choice, require_number
 
 __all__ = [
     "PresentationSchedule",
+    "Rows",
     "Sequences",
     "onset_mask",
     "parse_pattern",
@@ -39,6 +40,13 @@ class Sequences(NamedTuple):
     """Inputs over time and their labels."""
 
     inputs: Tensor
+    targets: Tensor
+
+
+class Rows(NamedTuple):
+    """Outputs ``[M, ...]`` and their labels ``[M]``."""
+
+    outputs: Tensor
     targets: Tensor
 
 
@@ -113,7 +121,7 @@ def void_mask(pattern: Tensor, reaction_time: float = 0.0, dt: float = 2.0) -> T
     return ~pattern | reaction_mask(pattern, reaction_steps(reaction_time, dt))
 
 
-def select_valid(outputs: Tensor, targets: Tensor, ignore_index: int = -1) -> Sequences:
+def select_valid(outputs: Tensor, targets: Tensor, ignore_index: int = -1) -> Rows:
     """Rows of ``outputs`` ``[N, ...]`` and ``targets`` ``[N]`` whose label is not void, order kept.
 
     The number of rows depends on the values, so a GPU is waited for; the losses of this package mask instead.
@@ -121,18 +129,18 @@ def select_valid(outputs: Tensor, targets: Tensor, ignore_index: int = -1) -> Se
     return _select(outputs, targets, targets != ignore_index)
 
 
-def select_void(outputs: Tensor, targets: Tensor, ignore_index: int = -1) -> Sequences:
+def select_void(outputs: Tensor, targets: Tensor, ignore_index: int = -1) -> Rows:
     """The rows that :func:`select_valid` leaves out."""
     return _select(outputs, targets, targets == ignore_index)
 
 
-def _select(outputs: Tensor, targets: Tensor, chosen: Tensor) -> Sequences:
+def _select(outputs: Tensor, targets: Tensor, chosen: Tensor) -> Rows:
     if targets.dim() != 1 or outputs.shape[:1] != targets.shape:
         raise ValueError(
             f"outputs must be [N, ...] and targets [N], found {list(outputs.shape)} and {list(targets.shape)}"
         )
     chosen = chosen.to(outputs.device)
-    return Sequences(outputs[chosen], targets.to(outputs.device)[chosen])
+    return Rows(outputs[chosen], targets.to(outputs.device)[chosen])
 
 
 class PresentationSchedule(nn.Module):

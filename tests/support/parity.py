@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from migration.catalog import Symbol, builtin_catalog
 from migration.parity import Comparison, build_pair, compare_function
-from tests.support.golden import Case, load_cases
+from tests.support.golden import Case, Run, load_cases
 
 IDS = ("none", "unique", "repeated", "same")
 
@@ -53,13 +53,15 @@ class Sample:
         return numbers if self.seed % 2 else [f"id-{n}" for n in numbers]
 
 
-def samples(*, ids: tuple[str, ...], batch: tuple[int, int], train: tuple[bool, ...]) -> st.SearchStrategy[Sample]:
+def samples(
+    *, ids: tuple[str, ...], batch: tuple[int, int], train: tuple[bool, ...], dtypes: tuple[torch.dtype, ...]
+) -> st.SearchStrategy[Sample]:
     return st.builds(
         Sample,
         batch=st.integers(*batch),
         dim=st.integers(1, 33),
         ids=st.sampled_from(ids),
-        dtype=st.sampled_from([torch.float64, torch.float32]),
+        dtype=st.sampled_from(dtypes),
         train=st.sampled_from(train),
         seed=st.integers(0, 2**16),
     )
@@ -120,6 +122,7 @@ class ParityRecord:
     ids: tuple[str, ...] = IDS
     batch: tuple[int, int] = (1, 17)
     train: tuple[bool, ...] = (True, False)
+    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32)
     steps: int = 1
     backward: bool = True
     examples: int = 12
@@ -136,7 +139,7 @@ class ParityRecord:
 
     @property
     def strategy(self) -> st.SearchStrategy[Sample]:
-        return samples(ids=self.ids, batch=self.batch, train=self.train)
+        return samples(ids=self.ids, batch=self.batch, train=self.train, dtypes=self.dtypes)
 
     def run(self, sample: Sample) -> Iterator[Comparison]:
         """Compare old and new on ``steps`` batches made from ``sample``."""
@@ -158,29 +161,31 @@ class ParityRecord:
 
     def run_golden(self) -> Iterator[tuple[str, torch.dtype, Comparison]]:
         """Compare old and new on the recorded inputs that lie inside the domain."""
-        if self.golden is None:
-            return
         module, _, name = self.symbol.rpartition(".")
         for case in load_cases(self.system, module):
-            if case.symbol != name or case.data.get("harness") or "init_raises" in case.data:
-                continue
-            init = case.decode(case.data.get("init", {}))
-            pair = None
-            for index, data in enumerate(case.calls):
-                call = GoldenCall(
-                    case, init, index, case.decode(data.get("args", [])), case.decode(data.get("kwargs", {}))
-                )
-                if "raises" in data or "method" in data or not self.golden(call):
-                    break
-                seed = case.data["seed"] + 1 + index
-                if case.data["kind"] == "function":
-                    comparison = compare_function(self.row, *call.args, seed=seed, **call.kwargs)
-                else:
-                    if pair is None:
-                        seeds = {"dtype": call.dtype, "train": call.train, "seed": case.data["seed"]}
-                        pair = build_pair(self.row, **seeds, **init)
-                    comparison = pair.compare(*call.args, seed=seed, backward="grads" in data, **call.kwargs)
-                yield f"{case.id}[{index}]", call.dtype, comparison
+            if not (
+                self.golden is None or case.symbol != name or case.data.get("harness") or "init_raises" in case.data
+            ):
+                yield from self.run_case(case)
+
+    def run_case(self, case: Case) -> Iterator[tuple[str, torch.dtype, Comparison]]:
+        """The calls of one recorded case, up to the first outside the domain."""
+        assert self.golden is not None
+        init = Run(case).decode(case.data.get("init", {}))
+        pair = None
+        for index, data in enumerate(case.calls):
+            call = GoldenCall(case, init, index, case.decode(data.get("args", [])), case.decode(data.get("kwargs", {})))
+            if "raises" in data or "method" in data or not self.golden(call):
+                break
+            seed = case.data["seed"] + 1 + index
+            if case.data["kind"] == "function":
+                comparison = compare_function(self.row, *call.args, seed=seed, **call.kwargs)
+            else:
+                if pair is None:
+                    seeds = {"dtype": call.dtype, "train": call.train, "seed": case.data["seed"]}
+                    pair = build_pair(self.row, **seeds, **init)
+                comparison = pair.compare(*call.args, seed=seed, backward="grads" in data, **call.kwargs)
+            yield f"{case.id}[{index}]", call.dtype, comparison
 
 
 def all_records() -> list[ParityRecord]:
@@ -209,7 +214,7 @@ def main() -> None:
 
 def _sweep(record: ParityRecord) -> Iterator[Sample]:
     for seed, batch in enumerate(range(record.batch[0], record.batch[1] + 1)):
-        for dtype in (torch.float64, torch.float32):
+        for dtype in record.dtypes:
             ids, train = record.ids[seed % len(record.ids)], record.train[seed % len(record.train)]
             yield Sample(batch, 1 + (7 * seed) % 33, ids, dtype, train, seed)
 

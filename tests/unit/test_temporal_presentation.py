@@ -312,7 +312,7 @@ def test_bad_shapes() -> None:
             schedule(x, y)
 
 
-# ------------------------------------------------------------------------------------------------- where the twin differs
+# ---------------------------------------------------------------------- where the twin differs
 def old_model(**attributes: Any) -> Any:
     return twin("dynvision.temporal_masking.TemporalBase")(**attributes)
 

@@ -153,12 +153,77 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_run_script)
 
     commands.add_parser("codemod", help="move a repository to the new losses", add_help=False)
+    _add_checkpoint(commands)
     demo = commands.add_parser("demo", help="migrate the example repository and compare its runs before and after")
     demo.add_argument("--output", type=Path, default=Path("demo-output"), help="where the PNG and the JSON go")
     demo.add_argument("--only", metavar="NAME", action="append", help="scripts to run (default: all)")
     demo.add_argument("--json", action="store_true", help="machine-readable output")
     demo.set_defaults(run=_run_demo)
     return parser
+
+
+def _add_checkpoint(commands: Any) -> None:
+    parser = commands.add_parser(
+        "checkpoint",
+        help="rename the keys of old losses in a checkpoint file",
+        description="Lists the keys that would change. --write writes a new file; the given one is never touched.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help=".pt, .pth, .ckpt or .safetensors")
+    parser.add_argument("--write", action="store_true", help="write the converted file")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to (default: FILE with .migrated)")
+    parser.add_argument("--force", action="store_true", help="replace an existing output file")
+    parser.add_argument("--reverse", action="store_true", help="from new keys back to old ones")
+    parser.add_argument(
+        "--loss", action="append", default=[], metavar="PREFIX=OLD.NAME", help="which old loss stands below a prefix"
+    )
+    parser.add_argument("--skip", action="append", default=[], metavar="PREFIX", help="leave these keys alone")
+    parser.add_argument(
+        "--trust", action="store_true", help="load pickled objects, which can run code: for your own files only"
+    )
+    parser.add_argument("--catalog", type=Path, action="append", metavar="FILE", help="read this file instead")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(run=_run_checkpoint)
+
+
+def _run_checkpoint(arguments: argparse.Namespace) -> int:
+    from .checkpoints import CheckpointError, convert_file
+
+    try:
+        plan, written = convert_file(
+            arguments.file,
+            _catalog(arguments),
+            output=arguments.output,
+            write=arguments.write,
+            losses=arguments.loss,
+            skip=arguments.skip,
+            trust=arguments.trust,
+            reverse=arguments.reverse,
+            force=arguments.force,
+        )
+    except CheckpointError as error:
+        return _fail(str(error))
+    if arguments.json:
+        data = {
+            "changes": [vars(c) for c in plan.changes],
+            "problems": plan.problems,
+            "written": written and str(written),
+        }
+        print(json.dumps(data, indent=2))
+    else:
+        for change in plan.changes:
+            place = f"{change.place}: " if change.place else ""
+            note = f"  ({change.note})" if change.note else ""
+            print(f"{place}{change.old} -> {change.new or 'dropped'}  [{change.symbol}]{note}")
+        print(*(f"not understood: {problem}" for problem in plan.problems), sep="\n", end="\n" if plan.problems else "")
+        if plan.empty:
+            print("nothing to convert: no keys of old losses")
+        elif written is not None:
+            print(f"{len(plan.changes)} keys converted, written to {written}")
+        elif plan.problems:
+            print("nothing was written")
+        else:
+            print(f"{len(plan.changes)} keys would change; --write converts")
+    return ERROR if plan.problems else FINDINGS if plan.changes and not arguments.write else OK
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:

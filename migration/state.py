@@ -26,7 +26,7 @@ def rule_for(rules: Iterable[StateRule], key: str, *, reverse: bool = False) -> 
     """The first rule for ``key`` (an old one, or a new one with ``reverse``), and what its ``*`` stands for."""
     for rule in rules:
         rest = rule.match_new(key) if reverse else rule.match(key)
-        if rest is not None:
+        if rest is not None and rule.old:
             return rule, rest
     return None
 
@@ -53,8 +53,8 @@ def convert_state(case: Case, state: Mapping[str, Any], *, reverse: bool = False
             rule, rest = found
             targets = (rule.old,) if reverse else rule.new
             converted.update({target.replace("*", rest): _value(rule, value, reverse) for target in targets if target})
-        elif not (reverse and any(key == new for rule in case.state for new in rule.new[1:])):
-            # with reverse, the copies of a one-to-many rule have been read from the first
+        elif not (reverse and any(key in (rule.new if rule.fresh else rule.new[1:]) for rule in case.state)):
+            # with reverse, the old state has no fresh keys, and copies of a one-to-many rule were read from the first
             unknown.append(key)
     if unknown:
         raise UnknownKeys(unknown)

@@ -57,14 +57,14 @@ class Calls(list[dict[str, Any]]):
 
 
 @contextlib.contextmanager
-def replaced_networks() -> Iterator[Calls]:
+def replaced_networks(vgg19: Any = StandInVGG) -> Iterator[Calls]:
     """``torchvision.models.vgg19`` and ``lpips.LPIPS`` are the stand-ins meanwhile."""
     torchvision = import_torchvision()
     import lpips
 
     calls = Calls()
     with (
-        mock.patch.object(torchvision.models, "vgg19", calls.recording("vgg19", StandInVGG)),
+        mock.patch.object(torchvision.models, "vgg19", calls.recording("vgg19", vgg19)),
         mock.patch.object(lpips, "LPIPS", calls.recording("LPIPS", StandInLPIPS)),
     ):
         yield calls

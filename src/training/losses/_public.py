@@ -21,7 +21,10 @@ PUBLIC: Final[dict[str, str]] = {
     "HJEPACombinedLoss": "predictive.hjepa_combined",
     "HJEPALoss": "predictive.hjepa",
     "HardNegativeLoss": "contrastive.hard_negative_loss",
+    "ImageGeometricMeanLoss": "balancing.image_reconstruction",
+    "ImageProductLoss": "balancing.image_reconstruction",
     "ImageTextMultiTaskLoss": "multimodal.image_text_multitask",
+    "ImageWeightedSumLoss": "balancing.image_reconstruction",
     "InfoNCELoss": "contrastive.info_nce",
     "IntraInterModalLoss": "contrastive.decoupled_loss",
     "LPIPSLoss": "perceptual",
@@ -43,6 +46,8 @@ PUBLIC: Final[dict[str, str]] = {
     "VGGPerceptualLoss": "perceptual",
     "WeightedMSELoss": "supervised.mse",
     "WeightedSumLoss": "balancing.weighted_sum",
+    "create_loss_from_config": "config",
+    "dump_config": "config",
 }
 """Names of the package. Names that the old package exported too (VICRegLoss, ...) are not among them: until the old
 ones are removed they mean the frozen twins, and the new classes are imported from their family."""
@@ -65,7 +70,10 @@ REGISTRY: Final[dict[str, str]] = {
     "hjepa": "predictive.hjepa",
     "hjepa_combined": "predictive.hjepa_combined",
     "hybrid_pretrain_vicreg": "contrastive.hybrid_pretrain_vicreg",
+    "image_geometric_mean": "balancing.image_reconstruction",
+    "image_product": "balancing.image_reconstruction",
     "image_text_multitask": "multimodal.image_text_multitask",
+    "image_weighted_sum": "balancing.image_reconstruction",
     "info_nce": "contrastive.info_nce",
     "intra_inter_modal": "contrastive.decoupled_loss",
     "lpips": "perceptual.lpips",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .balancer import TermBalancer
 from .geometric_mean import GeometricMeanLoss
 from .gradnorm import GradNormLoss
+from .image_reconstruction import ImageGeometricMeanLoss, ImageProductLoss, ImageWeightedSumLoss
 from .multitask import MultiTaskLoss
 from .product import ProductLoss
 from .schedules import CosineRamp, LinearRamp, PiecewiseConstant
@@ -18,6 +19,9 @@ __all__ = [
     "CosineRamp",
     "GeometricMeanLoss",
     "GradNormLoss",
+    "ImageGeometricMeanLoss",
+    "ImageProductLoss",
+    "ImageWeightedSumLoss",
     "LinearRamp",
     "MultiTaskLoss",
     "PiecewiseConstant",

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from torch import nn
 
 from .lpips import LPIPSLoss, lpips_distance
-from .vgg import DEFAULT_LAYERS, VGGPerceptualLoss
+from .vgg import VGGPerceptualLoss
 
 __all__ = ["LPIPSLoss", "VGGPerceptualLoss", "image_reconstruction_losses", "lpips_distance"]
 
 
 def image_reconstruction_losses(
-    *, layers: Sequence[str] = DEFAULT_LAYERS, detach_target: bool = True, weights: str | None = "imagenet"
+    *, layers: Sequence[str] | None = None, detach_target: bool = True, weights: str | None = "imagenet"
 ) -> dict[str, nn.Module]:
     """The trio ``perceptual`` (VGG-19), ``l1``, ``lpips``, to be handed to a balancer as its ``terms``.
 
     Args:
-        layers: of the VGG distance.
+        layers: of the VGG distance; ``None``: its default.
         detach_target: no gradient for the target in the two networks.
         weights: of both networks, see their classes.
     """

@@ -121,7 +121,6 @@ class LPIPSLoss(FrozenNetworkLoss):
             raise ValueError("safe_norm needs the parts of an LPIPS network (net, lins, scaling_layer) in backbone")
         self.net, self.input_range, self.spatial = net, (float(low), float(high)), spatial
         self.safe_norm, self.eps, self.detach_target, self.weights = safe_norm, eps, detach_target, weights
-        self.minimum_size = MINIMUM_SIZE[net] if backbone is None else 1
 
     def build_network(self) -> nn.Module:
         """The network of the package ``lpips``."""
@@ -137,9 +136,11 @@ class LPIPSLoss(FrozenNetworkLoss):
 
     def forward(self, rendered: Tensor, target: Tensor) -> Tensor:
         """The distance of ``rendered`` and ``target``, both ``[B, 3, H, W]``."""
-        check_images(rendered, target, self.minimum_size)
+        network = self.network
+        # a size is known for the networks of the package only, which bear the name of their trunk
+        check_images(rendered, target, MINIMUM_SIZE.get(getattr(network, "pnet_type", ""), 1))
         a, b = self._scaled(rendered), self._scaled(target.detach() if self.detach_target else target)
-        value = self._safe_distance(a, b) if self.safe_norm else self.network(a, b)
+        value = self._safe_distance(a, b) if self.safe_norm else network(a, b)
         value = upcast(value).squeeze(1)
         return self.apply_reduction(value if self.spatial else value.flatten(1).mean(1))
 

@@ -69,6 +69,7 @@ class VGGPerceptualLoss(FrozenNetworkLoss):
     Args:
         layers: names of layers: ``conv3_4`` is the fourth convolution of the third block *before* its ReLU,
             ``relu3_4`` the same after it, ``pool3`` the end of the block. Every layer is computed once for all.
+            ``None``: ``conv1_2``, ``conv2_2``, ``conv3_4``, ``conv4_4``.
         layer_weights: name -> :math:`w_l \ge 0`; missing ones count 1.
         distance: ``mse`` or ``l1``.
         resize: side, or height and width, to which both images are resized (bilinear, anti-aliased) before.
@@ -102,7 +103,7 @@ class VGGPerceptualLoss(FrozenNetworkLoss):
     def __init__(
         self,
         *,
-        layers: Sequence[str] = DEFAULT_LAYERS,
+        layers: Sequence[str] | None = None,
         layer_weights: Mapping[str, float] | None = None,
         distance: str = "mse",
         resize: int | tuple[int, int] | None = None,
@@ -122,6 +123,7 @@ class VGGPerceptualLoss(FrozenNetworkLoss):
         super().__init__(network=features, reduction=reduction)
         require_choice("distance", distance, ("mse", "l1"))
         require_choice("weights", weights, ("imagenet", None))
+        layers = DEFAULT_LAYERS if layers is None else layers
         known = layer_positions(VGG19_KINDS if features is None else map(_kind, features))
         if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(known):
             raise ValueError(f"layers must be one or more distinct names of {list(known)}, found {list(layers)}")

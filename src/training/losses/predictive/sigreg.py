@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -107,7 +110,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
         tokens: str = "flatten",
         split_single_input: bool = False,
         chunk_size: int | None = None,
-        schedules: dict[str, Schedule] | None = None,
+        schedules: Mapping[str, Schedule | Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         for name, value, low in (

@@ -1,0 +1,230 @@
+"""Losses from configurations, and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+import yaml
+from torch import nn
+from training.losses.base.schedules import CosineRamp, Schedule
+from training.losses.config import (
+    PRESETS,
+    ConfigError,
+    config_schema,
+    create_loss_from_config,
+    dump_config,
+    expand_config,
+)
+from training.losses.contrastive.vicreg import VICRegLoss
+from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
+
+import training.losses
+from tests.contract.record import LossRecord, all_records
+from tests.contract.test_contract import value
+
+RECORDS = all_records()
+SCHEMA = config_schema()
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def networks(record: LossRecord) -> bool:
+    """Whether the loss was built from a network, which a configuration cannot hold."""
+
+    def foreign(value: Any) -> bool:
+        if isinstance(value, dict):
+            return any(map(foreign, value.values()))
+        if isinstance(value, list | tuple):
+            return any(map(foreign, value))
+        registered = isinstance(value, nn.Module) and type(value).__module__.startswith("training.losses")
+        known = registered or isinstance(value, nn.modules.loss._Loss | Schedule)
+        return callable(value) and not known
+
+    return foreign(record.constructor_kwargs())
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=[r.id for r in RECORDS])
+def test_round_trip(record: LossRecord) -> None:
+    loss = record.build()
+    if networks(record):
+        with pytest.raises(ConfigError, match=r"loss\.kwargs\."):
+            dump_config(loss)
+        return
+    dumped = dump_config(loss)
+    again = create_loss_from_config(yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(dumped)))))
+    assert type(again) is type(loss)
+    written = dump_config(again)
+    assert dump_config(create_loss_from_config(written)) == written, "defaults of schedules are written out once"
+    assert written["kwargs"].keys() == dumped["kwargs"].keys()
+    again.load_state_dict(loss.state_dict())
+    inputs = record.make()
+    if record.advance is not None:
+        record.advance(loss, 1)
+        record.advance(again, 1)
+    torch.testing.assert_close(value(again(**inputs)), value(loss(**inputs)), rtol=0, atol=0)
+    VALIDATOR.validate(dumped)
+
+
+def test_the_schema_is_one_and_agrees_with_the_code() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    good = [
+        {"preset": "small_scale", "kwargs": {"num_hierarchies": 3}},
+        {"loss": {"terms": [{"name": "clip", "weight": 2}, {"name": "torch.nn.L1Loss"}]}, "model": {"width": 3}},
+        [{"name": "vicreg"}],
+        {"name": "hjepa_combined", "kwargs": {"regularizer": {"name": "sigreg", "kwargs": {"num_slices": 8}}}},
+        {"loss": {"type": "combined", "hierarchy_weights": [1.0, 0.5]}, "model": {"num_hierarchies": 2}},
+    ]
+    bad = [
+        {"preset": "large_scale"},
+        {"name": "clip", "kwargs": {"temperatur": 0.1}},
+        {"name": "clip", "kwargs": {"temperature": "0.1"}},
+        {"name": "clip", "temperature": 0.1},
+        {"name": "hjepa_combined", "kwargs": {"regularizer": {"name": "sigreg", "kwargs": {"slices": 8}}}},
+        {"name": "hard_negative", "kwargs": {"mining": "soft"}},
+        {"name": "moco"},
+    ]
+    for config in good:
+        VALIDATOR.validate(config)
+        create_loss_from_config(config)
+    for config in bad:
+        with pytest.raises(jsonschema.ValidationError):
+            VALIDATOR.validate(config)
+        with pytest.raises(ConfigError):
+            create_loss_from_config(config)
+
+
+ERRORS = [
+    (
+        {"loss": {"terms": [{"name": "clip"}, {"name": "clip", "label": "b", "kwargs": {"redution": "sum"}}]}},
+        r"^loss\.terms\[1\]\.kwargs\.redution: unknown key; did you mean 'reduction'\?$",
+    ),
+    ({"name": "clip", "kwargs": {"temperature": "1e-8"}}, r"^loss\.kwargs\.temperature: .*text '1e-8'; YAML.*1\.0e-08"),
+    ({"type": "geometric_mean", "epsilon": "1e-8"}, r"^loss\.epsilon: expected a number, found the text '1e-8'; YAML"),
+    ({"type": "combined", "vicreg_weight": ["1e-1"]}, r"^loss\.vicreg_weight\[0\]: .*write 1\.0e-01"),
+    ({"type": "mse", "use_vicreg": False}, r"^loss\.use_vicreg: unknown key"),
+    ({"type": "combined", "hierarchy_weight": [1.0]}, r"^loss\.hierarchy_weight: .*'hierarchy_weights'"),
+    ({"type": "huber"}, r"^loss\.type: expected one of .*'huber'"),
+    ({"type": "hjepa_sigreg", "sigreg_weight": 25.0}, r"^loss\.sigreg_weight: never had an effect"),
+    ({"type": "hierarchical_combined", "vicreg_configs": [{"ep": 1}]}, r"^loss\.vicreg_configs\[0\]\.ep: .*'eps'"),
+    ({"type": "hierarchical_combined", "vicreg_configs": [3]}, r"^loss\.vicreg_configs\[0\]: expected a mapping"),
+    ({"type": "combined", "apply_vicreg_per_level": 1}, r"^loss\.apply_vicreg_per_level: expected true or false"),
+    ({"type": "cjepa", "contrastive_on_context": "yes"}, r"^loss\.contrastive_on_context: expected one of True, False"),
+    ({"name": "clp"}, r"^loss\.name: unknown loss 'clp'; did you mean 'clip'"),
+    ({"name": "torch.nn.Linear"}, r"^loss\.name: 'torch\.nn\.Linear' is no loss"),
+    ({"name": "moco"}, r"^loss\.kwargs: moco needs 'embed_dim'"),
+    ({"name": "clip", "kwargs": {"temperature": -1.0}}, r"^loss: clip: temperature must be .*-1\.0"),
+    ({"name": "vicreg", "kwargs": {"chunk_size": 1.5}}, r"^loss\.kwargs\.chunk_size: expected .*found 1\.5"),
+    ({"name": "hjepa_combined", "kwargs": {"regularizer": "sigreg"}}, r"^loss\.kwargs\.regularizer: expected a loss"),
+    (
+        {"name": "hjepa_combined", "kwargs": {"regularizer": {"name": "sigreg", "kwargs": {"num_slices": True}}}},
+        r"^loss\.kwargs\.regularizer\.kwargs\.num_slices: expected an integer, found True",
+    ),
+    (
+        {"name": "hjepa", "kwargs": {"schedules": {"hierarchy_weights": {"type": "ramp"}}}},
+        r"^loss\.kwargs\.schedules\.hierarchy_weights: schedule type",
+    ),
+    ({"preset": "huge"}, r"^loss\.preset: expected one of small_scale"),
+    ({"terms": []}, r"^loss\.terms: expected a list of terms"),
+    ({"terms": [{"name": "clip"}, {"name": "clip"}]}, r"^loss\.terms\[1\]: a second term is called 'clip'"),
+    ({"terms": [{"weight": 1.0}]}, r"^loss\.terms\[0\]: the key 'name' is missing"),
+    ({"criterion": [{"name": "energi"}]}, r"^criterion\[0\]\.name: unknown loss"),
+    ({"loss": None}, r"^loss: expected a mapping"),
+    ({}, r"^loss: expected name and kwargs"),
+    ({"nme": "clip"}, r"^loss\.nme: unknown key; did you mean 'name'"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), ERRORS, ids=[str(i) for i in range(len(ERRORS))])
+def test_errors_name_the_place(config: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create_loss_from_config(config)
+
+
+def test_files(tmp_path: Path) -> None:
+    config = {"loss": {"name": "hjepa", "kwargs": {"loss_type": "mse", "hierarchy_weights": [1.0, 0.5]}}}
+    texts = {
+        "a.yaml": yaml.safe_dump(config),
+        "a.json": json.dumps(config),
+        "a.toml": '[loss]\nname = "hjepa"\n[loss.kwargs]\nloss_type = "mse"\nhierarchy_weights = [1.0, 0.5]\n',
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        for path in (tmp_path / name, str(tmp_path / name)):
+            assert dump_config(create_loss_from_config(path)) == config["loss"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "loss: [1", "does not parse"),
+        ("a.yaml", "!!python/object/apply:os.getcwd []", "does not parse"),
+        ("a.toml", "loss = ", "does not parse"),
+        ("a.ini", "", "expected .yaml"),
+    ],
+)
+def test_broken_files(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        create_loss_from_config(tmp_path / name)
+
+
+def test_yaml_reads_1e_8_as_text_and_the_error_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "loss.yaml"
+    path.write_text("loss:\n  name: vicreg\n  kwargs:\n    eps: 1e-8\n")
+    with pytest.raises(
+        ConfigError, match=r"loss\.kwargs\.eps: .*YAML reads numbers such as 1e-8 as text: write 1.0e-08"
+    ):
+        create_loss_from_config(path)
+    path.write_text("loss:\n  name: vicreg\n  kwargs:\n    eps: 1.0e-08\n")
+    loss = create_loss_from_config(path)
+    assert isinstance(loss, VICRegLoss)
+    assert loss.eps == 1e-8
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(name: str) -> None:
+    loss = create_loss_from_config({"preset": name, "kwargs": {"vicreg_eps": 0.5}})
+    assert isinstance(loss, HJEPACombinedLoss)
+    assert loss.regularizers[0].eps == 0.5
+    assert dump_config(loss)["kwargs"] == {**PRESETS[name]["kwargs"], "vicreg_eps": 0.5}
+    x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(loss([x] * 3, [x.flip(0)] * 3).loss)
+
+
+def test_old_dictionaries_show_what_keeps_their_numbers() -> None:
+    expanded = expand_config({"loss": {"type": "Combined", "vicreg_weight": 0.2}, "model": {"num_hierarchies": 2}})
+    assert expanded["name"] == "hjepa_combined"
+    assert expanded["kwargs"] | {"views": "halves", "vicreg_eps": 1e-8, "num_hierarchies": 2} == expanded["kwargs"]
+    assert expand_config(expanded) == expanded
+
+
+def test_criteria_keep_their_order_weights_and_old_names() -> None:
+    config = {"criterion": [{"name": "energy_loss", "weight": 0.2, "kwargs": {"p": 2}}, {"name": "cross_entropy_loss"}]}
+    dumped = dump_config(create_loss_from_config(config))["kwargs"]
+    assert dumped["weights"] == {"energy_loss": 0.2, "cross_entropy_loss": 1.0}
+    assert dumped["terms"]["energy_loss"]["kwargs"]["order"] == 2
+
+
+def test_dump_writes_plain_values_and_refuses_networks() -> None:
+    ramp = CosineRamp(start=0.0, end=1.0, length=10)
+    loss = HJEPACombinedLoss(regularizer=[SIGRegLoss(num_slices=4)], schedules={"regularizer_weight": ramp})
+    dumped = dump_config(loss)
+    assert dumped["kwargs"]["regularizer"] == [{"name": "sigreg", "kwargs": {"num_slices": 4}}]
+    assert dumped["kwargs"]["schedules"]["regularizer_weight"]["type"] == "cosine_ramp"
+    assert dump_config(nn.L1Loss(reduction="sum")) == {"name": "torch.nn.L1Loss", "kwargs": {"reduction": "sum"}}
+    with pytest.raises(ConfigError, match=r"loss\.kwargs\.jepa_loss: Linear is no registered loss"):
+        dump_config(HJEPACombinedLoss(jepa_loss=nn.Linear(2, 2)))
+
+
+def test_a_registered_subclass_dumps_its_own_arguments() -> None:
+    loss = training.losses.create_loss("adaptive_vicreg", momentum=0.5, eps=1e-3)
+    assert dump_config(loss) == {"name": "adaptive_vicreg", "kwargs": {"momentum": 0.5, "eps": 1e-3}}
+
+
+def test_public_names() -> None:
+    assert training.losses.create_loss_from_config is create_loss_from_config
+    assert isinstance(training.losses.create_loss_from_config({"name": "hjepa"}), HJEPALoss)

@@ -402,8 +402,8 @@ class Run:
 
     # -- building
     def _build(self, node: dict[str, Any]) -> Any:
-        args = [self._decode(a) for a in node.get("args", [])]
-        kwargs = {key: self._decode(a) for key, a in node.get("kwargs", {}).items()}
+        args = [self.decode(a) for a in node.get("args", [])]
+        kwargs = {key: self.decode(a) for key, a in node.get("kwargs", {}).items()}
         root, _, name = node["$build"].rpartition(".")
         if root == "stub":
             cls = STUBS[name]
@@ -413,18 +413,18 @@ class Run:
             cls = getattr(self.sibling(root.removeprefix("sibling.")), name)
         return cls(*args, **kwargs)
 
-    def _decode(self, value: Any) -> Any:
+    def decode(self, value: Any) -> Any:
         """As ``Case.decode``, with ``$build`` nodes built where they stand."""
         if isinstance(value, list):
-            return [self._decode(item) for item in value]
+            return [self.decode(item) for item in value]
         if isinstance(value, dict) and "$build" in value:
             return self._given[id(value)] if id(value) in self._given else self._build(value)
         if isinstance(value, dict) and "$tuple" in value:
-            return tuple(self._decode(item) for item in value["$tuple"])
+            return tuple(self.decode(item) for item in value["$tuple"])
         if isinstance(value, dict) and "$namespace" in value:
-            return SimpleNamespace(**self._decode(value["$namespace"]))
+            return SimpleNamespace(**self.decode(value["$namespace"]))
         if isinstance(value, dict) and not any(key.startswith("$") for key in value):
-            return {key: self._decode(item) for key, item in value.items()}
+            return {key: self.decode(item) for key, item in value.items()}
         return self.case.decode(value)
 
     def _build_given(self, value: Any) -> None:
@@ -439,8 +439,8 @@ class Run:
         init, prepare = data.get("init", {}), data.get("prepare", [])
         self._build_given([init, prepare])
         torch.manual_seed(data["seed"])
-        kwargs = self._decode(init)
-        attached = [(step["attach"], self._decode(step["value"])) for step in prepare if "attach" in step]
+        kwargs = self.decode(init)
+        attached = [(step["attach"], self.decode(step["value"])) for step in prepare if "attach" in step]
         make = self._driver()
         if "init_raises" in data:
             self._expect_error(comparison, "construction", data["init_raises"], lambda: make(**kwargs))

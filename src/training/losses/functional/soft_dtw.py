@@ -130,5 +130,5 @@ def soft_dtw(
     batch, rows, columns = cost.shape
     row = torch.tensor(list(lengths_x or [rows] * batch), device=cost.device) - 1
     column = torch.tensor(list(lengths_y or [columns] * batch), device=cost.device) - 1
-    value: Tensor = _SoftDTW.apply(upcast(cost), gamma, row, column, open_end)
-    return value
+    fixed = (gamma, row, column, open_end)
+    return torch.as_tensor(_SoftDTW.apply(upcast(cost), *fixed))  # type: ignore[no-untyped-call]  # untyped in torch

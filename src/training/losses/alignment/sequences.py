@@ -1,0 +1,125 @@
+"""What the alignment losses share: checked sequences, padding, distances, cached constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..functional import autocast_off, upcast
+
+__all__ = ["DISTANCES", "Sequences", "cached", "distances", "ordered_pairs", "squared_distances"]
+
+DISTANCES = ("euclidean", "squared_euclidean")
+
+DIRECT_LIMIT = 25
+"""Up to this many frames distances are summed directly, above by a matrix product (as ``torch.cdist`` does)."""
+
+_CACHE: dict[tuple[Any, ...], Tensor] = {}
+_CACHE_SIZE = 256
+
+
+def cached(build: Callable[..., Tensor], *sizes: Any, like: Tensor) -> Tensor:
+    """``build(*sizes)`` as a constant in the dtype and on the device of ``like``, kept for the next call.
+
+    Index weights and band masks depend on lengths only; they carry no graph.
+    """
+    if torch.compiler.is_compiling():
+        return build(*sizes).to(like)
+    key = (build.__qualname__, sizes, like.dtype, like.device)
+    if key not in _CACHE:
+        if len(_CACHE) >= _CACHE_SIZE:
+            _CACHE.clear()
+        with torch.no_grad(), torch.inference_mode(False):
+            _CACHE[key] = build(*sizes).to(like)
+    return _CACHE[key]
+
+
+def _clean(sequences: Any, minimum_frames: int) -> list[Tensor]:
+    if isinstance(sequences, Tensor) or not isinstance(sequences, Sequence) or not len(sequences):
+        found = f"shape {list(sequences.shape)}" if isinstance(sequences, Tensor) else repr(sequences)[:60]
+        raise ValueError(f"sequences must be a non-empty list of [N_i, D] tensors, found {found}")
+    shapes = [list(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in sequences]
+    if any(not isinstance(x, Tensor) or x.dim() != 2 for x in sequences) or len({x.shape[1] for x in sequences}) > 1:
+        raise ValueError(f"sequences must be [N_i, D] tensors with one common D, found {shapes}")
+    if any(len(x) < minimum_frames or not x.shape[1] for x in sequences):
+        raise ValueError(f"sequences must have at least {minimum_frames} frame(s) and one feature, found {shapes}")
+    kinds = {(x.dtype, x.device) for x in sequences}
+    if len(kinds) > 1 or not sequences[0].is_floating_point():
+        raise ValueError(
+            "sequences must share one floating dtype and one device, found "
+            + ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+        )
+    return [upcast(x) for x in sequences]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Checked sequences (half precision as float32) and their padded form."""
+
+    items: list[Tensor]
+    lengths: tuple[int, ...]
+    padded: Tensor
+    """``[S, L, D]``, zeros behind the lengths."""
+
+    @classmethod
+    def of(cls, sequences: Sequence[Tensor], *, minimum_frames: int = 1) -> Sequences:
+        """Check and pad.
+
+        Raises:
+            ValueError: an empty list, other shapes than ``[N_i, D]``, too few frames, mixed dtypes or devices.
+        """
+        items = _clean(sequences, minimum_frames)
+        padded = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
+        return cls(items, tuple(len(x) for x in items), padded)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def longest(self) -> int:
+        """Frames of the longest sequence."""
+        return max(self.lengths)
+
+    @property
+    def mask(self) -> Tensor:
+        """``[S, L]``: whether a frame is real."""
+        return cached(_frame_mask, self.lengths, like=self.padded) > 0
+
+    @property
+    def index(self) -> Tensor:
+        """``0 .. L - 1``."""
+        return cached(torch.arange, self.longest, like=self.padded)
+
+    @property
+    def zero(self) -> Tensor:
+        """A zero that keeps the graph of every sequence."""
+        return self.padded.sum() * 0.0
+
+
+def _frame_mask(lengths: tuple[int, ...]) -> Tensor:
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def ordered_pairs(count: int) -> list[tuple[int, int]]:
+    """``(i, j)`` with ``i != j``, row by row."""
+    return [(i, j) for i in range(count) for j in range(count) if i != j]
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """``|a_n - b_m|^2``, ``[..., N, M]``, from inner products: no ``N x M x D`` tensor."""
+    with autocast_off(a):
+        norms = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
+        return torch.baddbmm(norms, a, b.mT, alpha=-2.0).clamp_min(0.0)
+
+
+def distances(a: Tensor, b: Tensor, *, direct: bool | None = None) -> Tensor:
+    """``|a_n - b_m|``; gradient 0 where a distance is 0. ``direct`` chooses how; default: by ``DIRECT_LIMIT``."""
+    if direct is None:
+        direct = max(a.shape[-2], b.shape[-2]) <= DIRECT_LIMIT
+    mode = "donot_use_mm_for_euclid_dist" if direct else "use_mm_for_euclid_dist"
+    with autocast_off(a):
+        return torch.cdist(a, b, p=2.0, compute_mode=mode)

@@ -317,6 +317,7 @@ class ConfigRule:
     name: str
     arguments: str
     names: Mapping[str, str]
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -721,7 +722,7 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
         for name, target in names.items():
             if target not in known:
                 raise row.fail(f"names.{name}", f"no [[symbol]] row for {target!r}")
-        configs.append(ConfigRule(row.get("path", str), row.get("name", str), row.get("arguments", str, ""), names))
+        configs.append(ConfigRule(row.get("path", str), row.get("name", str), row.get("arguments", str, ""), names, system))
     packages = dict.fromkeys(roots, twins) if top.get("package", bool, True) else {}
     packages.update(dict.fromkeys(parents, twins))
     try:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..catalog import Catalog, CatalogError, builtin_catalog, load_catalog
-from . import report
+from . import config, report
 from .codes import RULES
 from .files import FileError, check_writable, exclusive, journal_directory, replace, uncommitted, undo, write_journal
-from .project import MAX_BYTES, Outcome, Project
+from .project import MAX_BYTES, Change, Outcome, Project
 from .rules import NUMBERS, Rules
+from .text import Finding
+from .walk import KINDS
 
 NOTHING, SOMETHING, ERRORS = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the codemod with ``argv``. Exit codes: 0 nothing to do, 1 something to do or left undone, 2 errors."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
     try:
         return _run(options)
     except (CatalogError, FileError) as error:
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("codemod: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        return ERRORS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,56 +41,93 @@ def _parser() -> argparse.ArgumentParser:
         description="Move code from the old losses to training.losses. Prints a diff; writes only with --write.",
         epilog="Exit code: 0 nothing to do, 1 something to do or left undone, 2 errors.",
     )
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="files and directories; - reads stdin")
-    parser.add_argument("--write", action="store_true", help="write the changes")
-    parser.add_argument("--check", action="store_true", help="report only, without a diff (for CI)")
-    parser.add_argument("--diff", action="store_true", help="print the diff also with --write or --check")
-    parser.add_argument("--force", action="store_true", help="write over uncommitted changes")
-    parser.add_argument("--format", choices=report.FORMATS, default="text", help="of the report")
-    parser.add_argument("--numbers", choices=NUMBERS, default="documented", help="how much may differ (see the docs)")
-    parser.add_argument(
-        "--catalog", type=Path, action="append", metavar="FILE", help="use this catalog instead; repeatable"
-    )
-    parser.add_argument("--select", action="append", metavar="NAME", help="only these systems or symbols")
-    parser.add_argument("--ignore", action="append", metavar="NAME", help="not these systems or symbols")
-    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, metavar="N", help="larger files are reported only")
-    parser.add_argument("--no-gitignore", action="store_true", help="also treat files that git ignores")
-    parser.add_argument("--undo", action="store_true", help="take the last --write back")
-    parser.add_argument("--explain", metavar="RULE", help="explain a rule code and exit")
+    add = parser.add_argument
+    add("paths", nargs="*", type=Path, metavar="PATH", help="files and directories (default: .); - reads stdin")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--write", action="store_true", help="write the changes")
+    mode.add_argument("--check", action="store_true", help="report without the diff (for CI)")
+    mode.add_argument("--interactive", action="store_true", help="ask for each file, then write")
+    mode.add_argument("--undo", action="store_true", help="take the last write back")
+    mode.add_argument("--explain", metavar="RULE", help="explain a rule code and exit")
+    add("--diff", action="store_true", help="print the diff also with --write or --check")
+    add("--force", action="store_true", help="write over uncommitted changes")
+    add("--stdin-filename", type=Path, metavar="NAME", help="name (and place) of what stdin holds")
+    add("--format", choices=report.FORMATS, default="text", help="of the report")
+    add("--numbers", choices=NUMBERS, help="rewrite rows of parity exact only, also documented ones (default), or all")
+    add("--catalog", type=Path, action="append", metavar="FILE", help="use this catalog instead; repeatable")
+    add("--select", action="append", metavar="NAME", help="only these systems or symbols")
+    add("--ignore", action="append", metavar="NAME", help="not these systems, symbols or rule codes of notes")
+    add("--exclude", action="append", metavar="GLOB", help="skip these paths, in the syntax of .gitignore")
+    add("--max-bytes", type=int, metavar="N", help=f"larger files are reported only (default {MAX_BYTES})")
+    add("--no-gitignore", action="store_true", help="also treat files that git ignores")
+    add("--jobs", type=int, metavar="N", help="processes that read and search (default 1)")
     return parser
 
 
-def _catalog(options: argparse.Namespace) -> Catalog:
-    return load_catalog(options.catalog) if options.catalog else builtin_catalog()
+def _settle(options: argparse.Namespace, start: Path) -> None:
+    """Fill in what the command line left out: pyproject.toml, then the defaults."""
+    defaults = {"numbers": "documented", "max_bytes": MAX_BYTES, "jobs": 1}
+    for key, value in {**defaults, **config.load(start)}.items():
+        if getattr(options, key) is None:
+            setattr(options, key, value)
+    if options.jobs < 1 or options.max_bytes < 1:
+        raise FileError("TL092", "--jobs and --max-bytes must be positive")
+
+
+def _rules(options: argparse.Namespace) -> Rules:
+    catalog: Catalog = load_catalog(options.catalog) if options.catalog else builtin_catalog()
+    rules = Rules(catalog, options.numbers, tuple(_names(options.select)), tuple(_names(options.ignore)))
+    known = {name for s in catalog.symbols for name in (s.system, s.old, s.name, f"{s.system}:{s.old}", *s.all_paths)}
+    for name in (*rules.select, *rules.ignore):
+        if name not in known and not (name in RULES and name in rules.ignore):
+            raise FileError("TL092", f"{name!r} is no system or symbol of the catalog")
+    return rules
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.explain:
         return _explain(options.explain)
     paths: list[Path] = options.paths or [Path()]
+    if str(paths[0]) == "-":
+        return _stdin(options)
     for path in paths:
         if not path.exists():
             raise FileError("TL092", f"{path}: no such file or directory")
     if options.undo:
         return _undo(paths[0])
-    rules = Rules(_catalog(options), options.numbers, tuple(_names(options.select)), tuple(_names(options.ignore)))
-    project = Project(rules, options.max_bytes, not options.no_gitignore)
-    project.scan(paths)
+    _settle(options, paths[0])
+    project = Project(_rules(options), options.max_bytes, not options.no_gitignore, options.exclude or [])
+    project.scan(paths, _progress(), options.jobs)
     outcome = project.finish(project.decide())
-    if options.write:
+    if options.interactive:
+        declined = _ask(outcome.changes)
+        if declined:
+            # what was declined stays everywhere, so everything is decided anew without it
+            rules = _rules(options)
+            rules.blocked |= declined
+            project = Project(rules, options.max_bytes, not options.no_gitignore, options.exclude or [])
+            project.scan(paths, None, options.jobs)
+            outcome = project.finish(project.decide())
+    wrote = bool(options.write or options.interactive)
+    if wrote:
         _write(outcome, paths[0], options.force)
-    show = options.diff or not (options.write or options.check)
+    outcome.findings = [f for f in outcome.findings if f.code not in _names(options.ignore)]
+    _print(outcome, options, wrote)
+    if outcome.errors:
+        return ERRORS
+    return SOMETHING if outcome.left or (outcome.changes and not wrote) else NOTHING
+
+
+def _print(outcome: Outcome, options: argparse.Namespace, wrote: bool) -> None:
+    show = options.diff or not (wrote or options.check)
     if options.format == "json":
-        sys.stdout.write(report.as_json(outcome, options.write, show))
+        sys.stdout.write(report.as_json(outcome, wrote, show))
     elif options.format == "sarif":
         sys.stdout.write(report.sarif(outcome.findings, _version()))
     elif options.format == "github":
         sys.stdout.write(report.github(outcome.findings))
     else:
-        sys.stdout.write(report.text(outcome, options.write, show))
-    if outcome.errors:
-        return ERRORS
-    return SOMETHING if outcome.left or (outcome.changes and not options.write) else NOTHING
+        sys.stdout.write(report.text(outcome, wrote, show))
 
 
 def _version() -> str:
@@ -102,12 +143,66 @@ def _names(values: list[str] | None) -> list[str]:
     return [name.strip() for value in values or [] for name in value.split(",") if name.strip()]
 
 
+def _progress() -> Callable[[int, str], None] | None:
+    """A counter on stderr, on a terminal only."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(count: int, path: str) -> None:
+        if count % 50 == 0:
+            sys.stderr.write(f"\r\x1b[K{count} files  {path[-60:]}")
+            sys.stderr.flush()
+        if count < 0:
+            sys.stderr.write("\r\x1b[K")
+
+    return show
+
+
 def _explain(code: str) -> int:
     rule = RULES.get(code.upper())
     if rule is None:
         raise FileError("TL092", f"unknown rule {code!r} (known: {', '.join(RULES)})")
     print(f"{code.upper()}: {rule.title} ({rule.level})\n\n{rule.text}")
     return NOTHING
+
+
+def _stdin(options: argparse.Namespace) -> int:
+    """Rewrite standard input to standard output; the report goes to stderr."""
+    name = options.stdin_filename or Path("stdin.py")
+    _settle(options, name if name.parent.is_dir() else Path())
+    project = Project(_rules(options), options.max_bytes)
+    data = sys.stdin.buffer.read()
+    project.outcome.scanned = 1
+    project.take(str(name), data, KINDS.get(name.suffix, "python"))
+    outcome = project.finish(project.decide())
+    new = outcome.changes[0].new if outcome.changes else data
+    sys.stdout.buffer.write(new)
+    sys.stdout.flush()
+    sys.stderr.write("".join(f"{report.line(f)}\n" for f in outcome.findings if f.level != "change"))
+    if outcome.errors:
+        return ERRORS
+    return SOMETHING if outcome.left else NOTHING
+
+
+def _ask(changes: list[Change]) -> set[str]:
+    """Show each diff and ask; returns the symbols of the declined files."""
+    declined: set[str] = set()
+    everything = False
+    for index, change in enumerate(changes):
+        if everything:
+            break
+        sys.stdout.write(report.diff(change))
+        try:
+            answer = input(f"rewrite {change.path}? [y]es, [n]o, [a]ll, [q]uit: ").strip().lower()
+        except EOFError:
+            answer = "q"
+        if answer in ("a", "all"):
+            everything = True
+        elif answer in ("q", "quit"):
+            return declined.union(*(c.symbols for c in changes[index:]))
+        elif answer not in ("y", "yes"):
+            declined |= change.symbols
+    return declined
 
 
 def _undo(path: Path) -> int:
@@ -121,13 +216,7 @@ def _undo(path: Path) -> int:
 
 
 def _write(outcome: Outcome, path: Path, force: bool) -> None:
-    ready = []
-    for change in outcome.changes:
-        try:
-            check_writable(change.path)
-            ready.append(change)
-        except FileError as error:
-            _failed(outcome, change.path, error)
+    ready = [c for c in outcome.changes if _attempt(outcome, c, functools.partial(check_writable, c.path))]
     outcome.changes = ready
     if not ready:
         return
@@ -138,15 +227,15 @@ def _write(outcome: Outcome, path: Path, force: bool) -> None:
     directory = journal_directory(path)
     with exclusive(directory):
         write_journal(directory, [(c.path, c.old, c.new) for c in ready])
-        for change in list(ready):
-            try:
-                replace(change.path, change.new, change.old)
-            except FileError as error:
-                outcome.changes.remove(change)
-                _failed(outcome, change.path, error)
+        outcome.changes = [c for c in ready if _attempt(outcome, c, functools.partial(replace, c.path, c.new, c.old))]
 
 
-def _failed(outcome: Outcome, path: str, error: FileError) -> None:
-    from .text import Finding
-
-    outcome.findings.append(Finding(path, 1, 1, error.code, "error", str(error)))
+def _attempt(outcome: Outcome, change: Change, action: Callable[[], None]) -> bool:
+    """A file that cannot be written is an error of its own and does not end the run."""
+    try:
+        action()
+    except FileError as error:
+        outcome.findings = [f for f in outcome.findings if f not in change.findings]
+        outcome.findings.append(Finding(change.path, 1, 1, error.code, "error", str(error)))
+        return False
+    return True

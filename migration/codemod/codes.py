@@ -192,7 +192,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "TL044": Rule(
         "your own module under an old path",
-        "left",
+        "note",
         "A file of this tree has the path of an old module but defines something else under this name.",
     ),
     "TL045": Rule(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..catalog import Argument, Case, ResultKey, Symbol
 from . import calls
 from .rules import Rules, Target, converts, renames
-from .scopes import Binding, Scope, Scopes
+from .scopes import Binding, Scope, Scopes, neighbours
 from .text import Edit, Finding, Source
 
 TRANSPARENT = frozenset(
@@ -190,7 +190,7 @@ class Analysis:
 
     def finding(self, node: ast.AST, code: str, level: str, message: str, symbol: str = "") -> Finding:
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
-        return Finding(self.source.path, line, column + 1, code, level, message, symbol)
+        return Finding(self.source.path, self.source.real_line(line), column + 1, code, level, message, symbol)
 
     def block(self, symbol: Symbol, node: ast.AST, code: str, message: str) -> None:
         """The symbol cannot be rewritten because of ``node``; a twin takes any use that the old class took."""
@@ -240,6 +240,9 @@ class Analysis:
                 continue
             path = f"{module}.{alias.name}"
             symbol = self.rules.symbol(path)
+            if path in self.rules.foreign:
+                message = f"{path} is defined in this tree and is not the old one"
+                self.notes.append((None, self.finding(statement, "TL044", "note", message)))
             local = alias.asname or alias.name
             if symbol is not None and path in self.rules.prefixes and self._used_as_module(local, path):
                 symbol = None
@@ -331,7 +334,27 @@ class Analysis:
         for _, module in self.stars:
             for name, symbol in self.rules.in_module[module].items():
                 found.setdefault(name, symbol)
+        if "__getattr__" in self.scopes.module.bindings:
+            found.update(self._lazy_names())
         return found
+
+    def _lazy_names(self) -> dict[str, Symbol]:
+        """Names that a table of lazy imports gives to a module with ``__getattr__``."""
+        found = {}
+        for node in self.scopes.strings:
+            names = self.rules.in_module.get(self.absolute_path(str(node.value)), {})
+            for other in neighbours(node, self.scopes.parents.get(node)) if names else ():
+                if isinstance(other, ast.Constant) and other.value in names:
+                    found[str(other.value)] = names[str(other.value)]
+        return found
+
+    def absolute_path(self, value: str) -> str:
+        """A module path, relative ones resolved by the place of the file."""
+        if not value.startswith("."):
+            return value
+        dots = len(value) - len(value.lstrip("."))
+        fake = ast.ImportFrom(module=value.lstrip("."), names=[], level=dots)
+        return next((m for m in self.absolute(fake) if m in self.rules.modules), value)
 
     # -- what an expression stands for -----------------------------------------------------------------------------
 
@@ -1001,11 +1024,8 @@ class Analysis:
             call = self.scopes.parents.get(parent)
             if isinstance(call, ast.Call) and call.func is parent and call.args:
                 self._key(call.args[0], made, None)
-        elif (
-            isinstance(parent, ast.Compare) and len(parent.ops) == 1 and isinstance(parent.ops[0], (ast.In, ast.NotIn))
-        ):
-            if parent.comparators[0] is node:
-                self._key(parent.left, made, None)
+        elif isinstance(parent, ast.Compare) and _is_membership(parent, node):
+            self._key(parent.left, made, None)
 
     def _key(self, key: ast.expr, made: list[Instance], subscript: ast.Subscript | None) -> None:
         if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
@@ -1122,6 +1142,11 @@ def _is_none(node: ast.AST | None) -> bool:
 
 def _changed(argument: Argument) -> bool:
     return renames({"": argument}) or converts({"": argument})
+
+
+def _is_membership(compare: ast.Compare, container: ast.expr) -> bool:
+    """``key in container``."""
+    return isinstance(compare.ops[0], (ast.In, ast.NotIn)) and compare.comparators == [container]
 
 
 def _quoted(old: str, new: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import copy
+import functools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -10,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..catalog import Symbol
+from .configs import Converter
 from .decide import Analysis, Blocker
-from .files import Encoded, FileError, decode, read
+from .documents import Part, document, notebook
+from .files import Encoded, FileError, check_writable, decode, read
 from .rewrite import Context, Plan, Rewriter
 from .rules import Rules, Target
-from .text import Edit, Finding, Source, apply
+from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
 from .walk import module_names, package_names, walk
 
 MAX_BYTES = 2_000_000
@@ -66,71 +71,150 @@ class Module:
     packages: list[str]
     modules: list[str]
     analysis: Analysis
+    part: Part | None = None
+    """Set for notebooks and documents, whose Python is only a part of the file."""
+
+    def carried(self, edits: list[Edit]) -> list[Edit]:
+        """Edits of the source in terms of the file."""
+        if self.part is None:
+            return edits
+        return self.part.carry(edits, self.encoded.text, self.source.newline)
 
 
 class Project:
     """One run over some paths."""
 
-    def __init__(self, rules: Rules, max_bytes: int = MAX_BYTES, gitignore: bool = True) -> None:
-        self.rules, self.max_bytes, self.gitignore = rules, max_bytes, gitignore
+    def __init__(
+        self, rules: Rules, max_bytes: int = MAX_BYTES, gitignore: bool = True, exclude: Sequence[str] = ()
+    ) -> None:
+        self.rules, self.max_bytes, self.gitignore, self.exclude = rules, max_bytes, gitignore, exclude
         self.outcome = Outcome()
         self.modules: dict[str, Module] = {}
+        self.documents: dict[str, list[Module]] = {}
+        self.configs: dict[str, Encoded] = {}
         self.python_files: list[str] = []
         self.pattern = prefilter(rules)
+        names = sorted({name for rule in rules.catalog.configs for name in rule.names})
+        self.config_pattern = re.compile("|".join(map(re.escape, names)).encode()) if names else None
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def error(self, path: str, code: str, message: str, line: int = 1) -> None:
         self.outcome.findings.append(Finding(path, line, 1, code, "error", message))
 
-    def scan(self, paths: Sequence[Path], progress: Callable[[int, str], None] | None = None) -> None:
-        """Read everything below ``paths`` and analyse what mentions an old name."""
-        seen: set[str] = set()
+    def scan(self, paths: Sequence[Path], progress: Callable[[int, str], None] | None = None, jobs: int = 1) -> None:
+        """Read everything below ``paths`` and take up what mentions an old name."""
+        seen: dict[str, str] = {}
         for top in paths:
-            for path, kind in walk(top, lambda p, e: self.error(p, "TL092", e.strerror or str(e)), self.gitignore):
-                if path in seen:
-                    continue
-                seen.add(path)
-                self.outcome.scanned += 1
-                if progress is not None:
-                    progress(self.outcome.scanned, path)
-                if kind == "python":
-                    self.python_files.append(path)
-                    self._python(path, self.pattern)
+            for path, kind in walk(top, self._unreadable, self.gitignore, self.exclude):
+                seen.setdefault(path, kind)
+        self.python_files = [path for path, kind in seen.items() if kind == "python"]
+        self.outcome.scanned = len(seen)
+        searched = list(seen.items())
+        if jobs > 1:
+            searched = self._search(searched, jobs)
+        for number, (path, kind) in enumerate(searched):
+            if progress is not None:
+                progress(number, path)
+            self._file(path, kind, self.config_pattern if kind == "config" else self.pattern)
+        if progress is not None:
+            progress(-1, "")
 
-    def _python(self, path: str, pattern: re.Pattern[bytes]) -> bool:
+    def _unreadable(self, path: str, error: OSError) -> None:
+        self.error(path, "TL092", error.strerror or str(error))
+
+    def _search(self, files: list[tuple[str, str]], jobs: int) -> list[tuple[str, str]]:
+        """Those of ``files`` that match or cannot be read, found by ``jobs`` processes."""
+        from concurrent.futures import ProcessPoolExecutor
+
+        config = self.config_pattern.pattern if self.config_pattern else None
+        chunks = [files[start::jobs] for start in range(jobs)]
+        with ProcessPoolExecutor(jobs) as pool:
+            done = pool.map(functools.partial(_matching, pattern=self.pattern.pattern, config=config), chunks)
+            found = {path for chunk in done for path in chunk}
+        return [(path, kind) for path, kind in files if path in found]
+
+    def _file(self, path: str, kind: str, pattern: re.Pattern[bytes] | None) -> None:
         try:
             data = read(path)
-            if not pattern.search(data):
-                return False
-            self.outcome.matched += 1
-            if len(data) > self.max_bytes:
-                raise FileError("TL093", f"larger than {self.max_bytes} bytes")
-            self.add(path, data)
         except FileError as error:
             self.error(path, error.code, str(error))
-        return True
+            return
+        if pattern is not None and pattern.search(data):
+            self.take(path, data, kind)
 
-    def add(self, path: str, data: bytes) -> None:
-        """Analyse one Python file.
+    def take(self, path: str, data: bytes, kind: str) -> None:
+        """Take up one matching file; what is wrong with it becomes a finding."""
+        self.outcome.matched += 1
+        try:
+            if len(data) > self.max_bytes * (10 if kind == "notebook" else 1):
+                raise FileError("TL093", f"larger than {self.max_bytes} bytes")
+            self.add(path, data, kind)
+        except FileError as error:
+            self.error(path, error.code, str(error))
+
+    def add(self, path: str, data: bytes, kind: str = "python") -> None:
+        """Take up one matching file.
 
         Raises:
             FileError: it cannot be decoded or parsed.
         """
-        encoded = decode(data)
-        source = Source(encoded.text, path)
-        if source.skip_file:
-            return
-        tree = parse(encoded.text)
-        packages, modules = package_names(Path(path)), module_names(Path(path))
-        self.modules[path] = Module(
-            path, encoded, source, tree, packages, modules, self._analysis(source, tree, packages, modules)
-        )
+        encoded = decode(data, kind == "python")
+        if kind == "config":
+            self.configs[path] = encoded
+        elif kind == "shell":
+            self._mention(path, encoded.text)
+        else:
+            modules = self.load(path, encoded, kind)
+            if kind == "document":
+                self.documents[path] = modules
+            elif modules:
+                self.modules[path] = modules[0]
 
-    def _analysis(self, source: Source, tree: ast.Module, packages: list[str], modules: list[str]) -> Analysis:
+    def load(self, path: str, encoded: Encoded, kind: str) -> list[Module]:
+        """The modules in a file: one, or the parts of a document.
+
+        Raises:
+            FileError: it cannot be parsed.
+        """
+        if SKIP_FILE.search(encoded.text):
+            return []
+        if kind == "python":
+            source = Source(encoded.text, path)
+            packages, modules = package_names(Path(path)), module_names(Path(path))
+            tree = parse(encoded.text)
+            return [
+                Module(path, encoded, source, tree, packages, modules, self._analysis(source, tree, packages, modules))
+            ]
+        parts = [notebook(encoded.text)] if kind == "notebook" else document(encoded.text, path.endswith(".rst"))
+        loaded = []
+        for part in parts:
+            for line, what in part.bad:
+                if self.pattern.search(what.encode()):
+                    if kind == "notebook":
+                        raise FileError("TL090", what.partition(":")[0])
+                    self.outcome.findings.append(
+                        Finding(path, line, 1, "TL045", "left", "a code block with old names does not parse")
+                    )
+            source = Source(part.text, path, part.lines)
+            tree = parse(part.text)
+            analysis = self._analysis(source, tree, [], [], standalone=True)
+            loaded.append(Module(path, encoded, source, tree, [], [], analysis, part))
+        return loaded
+
+    def _mention(self, path: str, text: str) -> None:
+        for number, line in enumerate(text.splitlines(), 1):
+            found = self.pattern.search(line.encode())
+            if found and not SKIP.search(line):
+                message = f"mentions {found.group().decode()}; scripts are not edited"
+                self.outcome.findings.append(Finding(path, number, found.start() + 1, "TL045", "left", message))
+
+    def _analysis(
+        self, source: Source, tree: ast.Module, packages: list[str], modules: list[str], standalone: bool = False
+    ) -> Analysis:
         is_package = Path(source.path).stem == "__init__"
         try:
-            return Analysis(source, tree, self.rules, packages, modules, is_package)
+            return Analysis(source, tree, self.rules, packages, modules, is_package, standalone)
         except RecursionError as error:
             raise FileError("TL093", "nested too deeply") from error
 
@@ -148,6 +232,7 @@ class Project:
                 self.error(path, "TL093", "nested too deeply")
                 del self.modules[path]
         context = Context(self.rules)
+        self._settle_unwritable()
         for module in self.modules.values():
             for symbol, target in module.analysis.used_targets():
                 context.used.setdefault(self.rules.key(symbol), {}).setdefault(target.path, target)
@@ -161,9 +246,26 @@ class Project:
             if not blockers:
                 return context
 
-    def _block(self, blockers: Iterable[Blocker]) -> None:
+    def _settle_unwritable(self) -> None:
+        """Links are left out; what a read-only file uses stays everywhere."""
+        for path, module in list(self.modules.items()):
+            try:
+                if os.path.lexists(path):
+                    check_writable(path)
+            except FileError as error:
+                if not (module.analysis.sites or module.analysis.stars):
+                    continue
+                del self.modules[path]
+                self.error(path, error.code, str(error))
+                if not os.path.islink(path):
+                    self.rules.blocked.update(self.rules.key(use.symbol) for use in module.analysis.uses)
+                    sites = (site.symbol for site in module.analysis.sites.values())
+                    self.rules.blocked.update(self.rules.key(symbol) for symbol in sites if symbol is not None)
+
+    def _block(self, blockers: Iterable[Blocker], rules: Rules | None = None) -> None:
+        rules = rules or self.rules
         for blocker in blockers:
-            self.rules.blocked.add(self.rules.key(blocker.symbol))
+            rules.blocked.add(rules.key(blocker.symbol))
             if blocker.finding not in self.outcome.findings:
                 self.outcome.findings.append(blocker.finding)
 
@@ -174,7 +276,7 @@ class Project:
         while grown:
             grown = False
             names: set[str] = set()
-            for module in self.modules.values():
+            for module in list(self.modules.values()):
                 for name, symbol in module.analysis.exports().items():
                     for dotted in module.modules:
                         if self.rules.add_reexport(f"{dotted}.{name}", symbol):
@@ -187,9 +289,9 @@ class Project:
                 pattern = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(strange)).encode())
                 for path in self.python_files:
                     if path not in self.modules:
-                        self._python(path, pattern)
+                        self._file(path, "python", pattern)
             for module in self.modules.values():
-                if names & set(re.findall(r"\w+", module.source.text)):
+                if module.part is None and names & set(re.findall(r"\w+", module.source.text)):
                     module.analysis = self._analysis(module.source, module.tree, module.packages, module.modules)
 
     def _own_modules(self) -> None:
@@ -206,7 +308,7 @@ class Project:
                         self.rules.foreign.add(f"{dotted}.{name}")
                         redo = True
         if redo:
-            for module in self.modules.values():
+            for module in (m for m in self.modules.values() if m.part is None):
                 module.analysis = self._analysis(module.source, module.tree, module.packages, module.modules)
 
     def _holds(self, path: str, name: str, symbol: Symbol) -> bool:
@@ -257,74 +359,128 @@ class Project:
     def finish(self, context: Context) -> Outcome:
         """Make, check and collect the changes of all files."""
         noted: set[str] = set()
-        for module in self.modules.values():
-            plan = Rewriter(module.analysis, context).make()
-            self._left_alone(module, context)
-            self.outcome.findings += [f for f in plan.findings if f.level == "left"]
-            self.outcome.findings += [f for symbol, f in module.analysis.notes if symbol is None]
-            try:
-                change = self._change(module, plan, context)
-            except FileError as error:
-                self.error(module.path, error.code, str(error))
-                continue
-            if change is not None:
-                self.outcome.changes.append(change)
-                self.outcome.findings += change.findings
-                self._numbers(change, module, context, noted)
-                self.outcome.findings += [
-                    f for s, f in module.analysis.notes if s is not None and self.rules.key(s) in plan.symbols
-                ]
+        for path, module in self.modules.items():
+            kind = "python" if module.part is None else "notebook"
+            self._collect(path, [(module, Rewriter(module.analysis, context).make())], context, kind, noted)
+        for path, modules in self.documents.items():
+            plans = [(m, self._document_plan(m, context)) for m in modules]
+            self._collect(path, plans, context, "document", noted)
+        for path, encoded in self.configs.items():
+            self._config(path, encoded)
         self.outcome.findings = sorted(set(self.outcome.findings), key=lambda f: (f.path, f.line, f.column, f.code))
         return self.outcome
 
+    def _document_plan(self, module: Module, context: Context) -> Plan:
+        """A document follows the decisions for the code, and what is wrong in it concerns only itself."""
+        rules = copy.copy(self.rules)
+        rules.blocked = set(self.rules.blocked)
+        own = Context(rules, {k: dict(v) for k, v in context.used.items()})
+        module.analysis.rules = rules
+        module.analysis.run()
+        for symbol, target in module.analysis.used_targets():
+            own.used.setdefault(rules.key(symbol), {}).setdefault(target.path, target)
+        blockers = module.analysis.blockers
+        while True:
+            self._block(blockers, rules)
+            plan = Rewriter(module.analysis, own).make()
+            blockers = [b for b in plan.blockers if not own.blocked(b.symbol)]
+            if not blockers:
+                return plan
+
+    def _collect(
+        self, path: str, plans: list[tuple[Module, Plan]], context: Context, kind: str, noted: set[str]
+    ) -> None:
+        edits: list[Edit] = []
+        for module, plan in plans:
+            self._left_alone(module, context)
+            self.outcome.findings += [f for f in plan.findings if f.level == "left"]
+            self.outcome.findings += [f for symbol, f in module.analysis.notes if symbol is None]
+        try:
+            for module, plan in plans:
+                edits += module.carried(plan.edits)
+            change = self._change(path, plans, edits, context, kind) if edits else None
+        except FileError as error:
+            self.error(path, error.code, str(error))
+            return
+        if change is None:
+            return
+        self.outcome.changes.append(change)
+        self.outcome.findings += change.findings
+        for module, plan in plans:
+            self._numbers(change, context, noted)
+            self.outcome.findings += [
+                f for s, f in module.analysis.notes if s is not None and self.rules.key(s) in plan.symbols
+            ]
+
+    def _config(self, path: str, encoded: Encoded) -> None:
+        try:
+            result = Converter(encoded.text, path, Path(path).suffix, self.rules).run()
+            self.outcome.findings += [f for f in result.findings if f.level != "change"]
+            if not result.edits:
+                return
+            text = apply(encoded.text, result.edits)
+            again = Converter(text, path, Path(path).suffix, self.rules).run()
+            if again.edits:
+                raise FileError("TL095", "a second run would change the result again")
+            changes = [f for f in result.findings if f.level == "change"]
+            new = encoded.encode(text)
+            self.outcome.changes.append(Change(path, encoded.data, new, encoded.text, text, result.symbols, changes))
+            self.outcome.findings += changes
+        except FileError as error:
+            self.error(path, error.code, str(error))
+        except ValueError as error:
+            self.error(path, "TL095", str(error))
+
     def _left_alone(self, module: Module, context: Context) -> None:
         """Name the imports that stay because of another place."""
-        reasons = {f.symbol: f for f in self.outcome.findings if f.level == "left"}
+        reasons = {f.symbol: f for f in self.outcome.findings if f.level == "left" and f.code != "TL043"}
         for site in module.analysis.sites.values():
             if site.symbol is not None and site.editable and context.blocked(site.symbol):
                 cause = reasons.get(site.symbol.name)
-                here = cause is not None and cause.path == module.path
-                if cause is not None and not here:
-                    message = f"{site.symbol.name} stays, because of {cause.path}:{cause.line} ({cause.code})"
+                if cause is None or cause.path != module.path:
+                    where = f"{cause.path}:{cause.line} ({cause.code})" if cause else "a file that cannot be written"
+                    message = f"{site.symbol.name} stays, because of {where}"
                     self.outcome.findings.append(
                         module.analysis.finding(site.statement, "TL043", "left", message, site.symbol.name)
                     )
 
-    def _change(self, module: Module, plan: Plan, context: Context) -> Change | None:
-        if not plan.edits:
-            return None
+    def _change(
+        self, path: str, plans: list[tuple[Module, Plan]], edits: list[Edit], context: Context, kind: str
+    ) -> Change | None:
+        encoded = plans[0][0].encoded
         try:
-            text = apply(module.source.text, plan.edits)
+            text = apply(encoded.text, edits)
         except ValueError as error:
             raise FileError("TL095", str(error)) from error
-        if text == module.source.text:
+        if text == encoded.text:
             return None
-        self._verify(module, text, context)
-        changes = [f for f in plan.findings if f.level == "change"]
-        encoded = module.encoded
-        return Change(module.path, encoded.data, encoded.encode(text), encoded.text, text, plan.symbols, changes)
+        new = encoded.encode(text)
+        self._verify(path, Encoded(new, text, encoded.encoding, encoded.mark), context, kind)
+        changes = [f for _, plan in plans for f in plan.findings if f.level == "change"]
+        symbols = {symbol for _, plan in plans for symbol in plan.symbols}
+        return Change(path, encoded.data, new, encoded.text, text, symbols, changes)
 
-    def _verify(self, module: Module, text: str, context: Context) -> None:
+    def _verify(self, path: str, encoded: Encoded, context: Context, kind: str) -> None:
         """The result must parse, and a second run must not change it.
 
         Raises:
             FileError: it does not.
         """
         try:
-            tree = parse(text)
+            modules = self.load(path, encoded, kind)
         except FileError as error:
             raise FileError("TL095", f"the result would not parse: {error}") from error
-        again = self._analysis(Source(text, module.path), tree, module.packages, module.modules)
-        again.run()
-        second = Rewriter(again, context).make()
-        try:
-            stable = apply(text, second.edits) == text
-        except ValueError:
-            stable = False
-        if not stable:
+        edits: list[Edit] = []
+        for again in modules:
+            if kind == "document":
+                edits += self._document_plan(again, context).edits
+                continue
+            again.analysis.run()
+            edits += Rewriter(again.analysis, context).make().edits
+        if edits and apply(modules[0].source.text, edits) != modules[0].source.text:
             raise FileError("TL095", "a second run would change the result again")
 
-    def _numbers(self, change: Change, module: Module, context: Context, noted: set[str]) -> None:
+    def _numbers(self, change: Change, context: Context, noted: set[str]) -> None:
         """Say once per row what differs from the old loss, and which names went to the frozen twin."""
         for finding in change.findings:
             if finding.code not in ("TL001", "TL002", "TL003", "TL004"):
@@ -390,20 +546,32 @@ def parse(text: str) -> ast.Module:
         raise FileError("TL093", "nested too deeply") from error
 
 
+def _matching(files: list[tuple[str, str]], pattern: bytes, config: bytes | None) -> list[str]:
+    """The work of one process of ``_search``."""
+    patterns = {"config": re.compile(config) if config else None}
+    usual = re.compile(pattern)
+    found = []
+    for path, kind in files:
+        wanted = patterns.get(kind, usual)
+        try:
+            if wanted is not None and wanted.search(read(path)):
+                found.append(path)
+        except FileError:
+            found.append(path)  # the reading process reports it
+    return found
+
+
 def prefilter(rules: Rules) -> re.Pattern[bytes]:
     """One expression that every file with an old name matches."""
     words = {*rules.leaves(), *(m for m in rules.modules if "." in m)}
     return re.compile("|".join(rf"\b{re.escape(word)}\b" for word in sorted(words)).encode())
 
 
-def rewrite_text(text: str, rules: Rules, path: str = "<stdin>") -> tuple[str, Outcome]:
-    """Rewrite one Python text (for stdin, tests and documents)."""
+def rewrite_text(text: str, rules: Rules, path: str = "<stdin>", kind: str = "python") -> tuple[str, Outcome]:
+    """Rewrite one text by itself."""
     project = Project(rules)
-    project.outcome.scanned = project.outcome.matched = 1
-    try:
-        project.add(path, text.encode())
-    except FileError as error:
-        project.error(path, error.code, str(error))
+    project.outcome.scanned = 1
+    project.take(path, text.encode(), kind)
     outcome = project.finish(project.decide())
     return (outcome.changes[0].new_text if outcome.changes else text), outcome
 

@@ -19,9 +19,14 @@ def diff(change: Change) -> str:
     """A unified diff of one file."""
     old, new = (text.splitlines(keepends=True) for text in (change.old_text, change.new_text))
     lines = []
-    for line in difflib.unified_diff(old, new, f"a/{change.path}", f"b/{change.path}"):
-        lines.append(line if line.endswith(("\n", "\r")) else f"{line}\n\\ No newline at end of file\n")
+    for row in difflib.unified_diff(old, new, f"a/{change.path}", f"b/{change.path}"):
+        lines.append(row if row.endswith(("\n", "\r")) else f"{row}\n\\ No newline at end of file\n")
     return "".join(lines)
+
+
+def line(finding: Finding) -> str:
+    """One finding on one line."""
+    return f"{finding.path}:{finding.line}:{finding.column}: {finding.code} {finding.level}: {finding.message}"
 
 
 def text(outcome: Outcome, wrote: bool, show_diff: bool) -> str:
@@ -30,7 +35,7 @@ def text(outcome: Outcome, wrote: bool, show_diff: bool) -> str:
     shown = [f for f in outcome.findings if f.level != "change"]
     if parts and shown:
         parts.append("\n")
-    parts += [f"{f.path}:{f.line}:{f.column}: {f.code} {f.level}: {f.message}\n" for f in shown]
+    parts += [f"{line(f)}\n" for f in shown]
     parts.append(summary(outcome, wrote))
     return "".join(parts)
 
@@ -48,10 +53,10 @@ def summary(outcome: Outcome, wrote: bool) -> str:
     verb = "rewritten" if wrote else "would be rewritten"
     left = sum(f.level == "left" for f in outcome.findings)
     errors = sum(f.level == "error" for f in outcome.findings)
-    line = f"{outcome.scanned} files read, {outcome.matched} mention old names, {len(outcome.changes)} {verb}"
-    line += f", {left} places left for you" if left else ""
-    line += f", {errors} errors" if errors else ""
-    lines.append(line + ".")
+    closing = f"{outcome.scanned} files read, {outcome.matched} mention old names, {len(outcome.changes)} {verb}"
+    closing += f", {left} places left for you" if left else ""
+    closing += f", {errors} errors" if errors else ""
+    lines.append(closing + ".")
     return "\n".join(lines) + "\n"
 
 
@@ -114,6 +119,7 @@ def github(findings: Iterable[Finding]) -> str:
         return value.replace(":", "%3A").replace(",", "%2C") if property_ else value
 
     return "".join(
-        f"::{kinds[f.level]} file={escape(f.path, True)},line={f.line},col={f.column},title={f.code}::{escape(f.message)}\n"
+        f"::{kinds[f.level]} file={escape(f.path, True)},line={f.line},col={f.column},title={f.code}"
+        f"::{escape(f.message)}\n"
         for f in findings
     )

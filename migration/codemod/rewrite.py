@@ -12,7 +12,7 @@ from ..catalog import Symbol
 from .decide import Analysis, Blocker, Site, Use, _called
 from .imports import New, rewrite_from, rewrite_import
 from .rules import Rules, Target
-from .scopes import Scope
+from .scopes import Scope, neighbours
 from .text import Edit, Finding
 
 _PATH = re.compile(r"\.*[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)*\Z")
@@ -145,7 +145,9 @@ class Rewriter:
             return
         self.plan.edits += use.edits
         for code, line, message in use.changes:
-            self.plan.findings.append(Finding(self.source.path, line, 1, code, "change", message, use.symbol.name))
+            self.plan.findings.append(
+                Finding(self.source.path, self.source.real_line(line), 1, code, "change", message, use.symbol.name)
+            )
         if use.edits:
             self.plan.symbols.add(self.rules.key(use.symbol))
 
@@ -548,7 +550,7 @@ class Rewriter:
         start, end = self.source.span(node)
         raw = self.source.text[start:end]
         at = raw.find(value)
-        module = self._absolute(value)
+        module = self.analysis.absolute_path(value)
         if module in self.rules.modules:
             self._module_string(node, module, start + at, start + at + len(value), at >= 0)
             return
@@ -586,13 +588,6 @@ class Rewriter:
         self.plan.edits.append(Edit(start + at, start + at + len(value), new))
         self.change(node, "TL004", f"{value} -> {new}", symbol)
 
-    def _absolute(self, value: str) -> str:
-        if not value.startswith("."):
-            return value
-        dots = len(value) - len(value.lstrip("."))
-        fake = ast.ImportFrom(module=value.lstrip("."), names=[], level=dots)
-        return next((m for m in self.analysis.absolute(fake) if m in self.rules.modules), value)
-
     def _parents(self, dotted: str) -> Iterable[str]:
         while "." in dotted:
             dotted = dotted.rpartition(".")[0]
@@ -618,14 +613,14 @@ class Rewriter:
     def _beside_module(self, node: ast.Constant) -> bool:
         """Whether the string is the name beside an old module in a lazy import table."""
         return any(
-            isinstance(other, ast.Constant) and self._absolute(str(other.value)) in self.rules.modules
-            for other in _neighbours(node, self.scopes.parents.get(node))
+            isinstance(other, ast.Constant) and self.analysis.absolute_path(str(other.value)) in self.rules.modules
+            for other in neighbours(node, self.scopes.parents.get(node))
         )
 
     def _module_string(self, node: ast.Constant, module: str, start: int, end: int, plain: bool) -> None:
         parent = self.scopes.parents.get(node)
         names = self.rules.in_module.get(module, {})
-        for other in _neighbours(node, parent):
+        for other in neighbours(node, parent):
             if isinstance(other, ast.Constant) and isinstance(other.value, str) and other.value in names:
                 symbol = names[other.value]
                 if self.context.blocked(symbol):
@@ -660,22 +655,3 @@ class Rewriter:
         self.plan.findings.append(
             self.analysis.finding(node, "TL040", "left", f"{module!r} names an old module; its use is not in sight")
         )
-
-
-def _neighbours(node: ast.AST, parent: ast.AST | None) -> list[ast.AST]:
-    """The strings that belong to ``node`` in a table: its dictionary key, or what follows in a tuple or call."""
-    if isinstance(parent, ast.Dict):
-        if node in parent.values:
-            key = parent.keys[parent.values.index(node)]
-            return [key] if key is not None else []
-        if node in parent.keys:
-            return [parent.values[parent.keys.index(node)]]
-    items: list[ast.expr] = []
-    if isinstance(parent, (ast.Tuple, ast.List)):
-        items = parent.elts
-    elif isinstance(parent, ast.Call):
-        items = parent.args
-    if node in items:
-        index = items.index(node)
-        return [*items[index + 1 : index + 2], *items[max(index - 1, 0) : index]]
-    return []

@@ -217,3 +217,22 @@ class Scopes:
             body = [node.body] if isinstance(node, ast.Lambda) else node.body
         for item in body:
             self._visit(item, node, inner)
+
+
+def neighbours(node: ast.AST, parent: ast.AST | None) -> list[ast.AST]:
+    """The strings that belong to ``node`` in a table: its dictionary key, or what follows in a tuple or call."""
+    if isinstance(parent, ast.Dict):
+        if node in parent.values:
+            key = parent.keys[parent.values.index(node)]
+            return [key] if key is not None else []
+        if node in parent.keys:
+            return [parent.values[parent.keys.index(node)]]
+    items: list[ast.expr] = []
+    if isinstance(parent, (ast.Tuple, ast.List)):
+        items = parent.elts
+    elif isinstance(parent, ast.Call):
+        items = parent.args
+    if node in items:
+        index = items.index(node)
+        return [*items[index + 1 : index + 2], *items[max(index - 1, 0) : index]]
+    return []

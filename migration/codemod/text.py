@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-_SKIP = re.compile(r"#\s*codemod:\s*skip(?!-file)\b")
-_SKIP_FILE = re.compile(r"^\s*#\s*codemod:\s*skip-file\b", re.M)
+SKIP = re.compile(r"#\s*codemod:\s*skip(?!-file)\b")
+SKIP_FILE = re.compile(r"^\s*#\s*codemod:\s*skip-file\b", re.M)
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Edit:
 class Source:
     """The decoded text of one module."""
 
-    def __init__(self, text: str, path: str = "<text>") -> None:
+    def __init__(self, text: str, path: str = "<text>", lines: Sequence[int] | None = None) -> None:
         self.text = text
         self.path = path
+        self.lines = lines
         self.starts = [0, *(match.end() for match in _NEWLINE.finditer(text))]
         self.ascii = text.isascii()
         first = _NEWLINE.search(text)
@@ -68,6 +69,10 @@ class Source:
         """The text of a node."""
         start, end = self.span(node)
         return self.text[start:end]
+
+    def real_line(self, line: int) -> int:
+        """The line of the file, where the text is only a part of one."""
+        return self.lines[min(line, len(self.lines)) - 1] if self.lines else line
 
     def line_of(self, offset: int) -> int:
         """1-based line of a character offset."""
@@ -95,14 +100,9 @@ class Source:
         """Whether one of the lines ``first`` .. ``last`` carries ``# codemod: skip``."""
         for line in range(first, (last or first) + 1):
             start = self.starts[line - 1]
-            if _SKIP.search(self.text[start : self.line_end(start)]):
+            if SKIP.search(self.text[start : self.line_end(start)]):
                 return True
         return False
-
-    @property
-    def skip_file(self) -> bool:
-        """Whether a comment line says ``# codemod: skip-file``."""
-        return _SKIP_FILE.search(self.text) is not None
 
 
 def apply(text: str, edits: Iterable[Edit]) -> str:

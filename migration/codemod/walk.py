@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -102,7 +102,9 @@ def repository_root(path: Path) -> Path | None:
     return next((d for d in (absolute, *absolute.parents) if (d / ".git").exists()), None)
 
 
-def walk(top: Path, failed: Callable[[str, OSError], None], gitignore: bool = True) -> Iterator[tuple[str, str]]:
+def walk(
+    top: Path, failed: Callable[[str, OSError], None], gitignore: bool = True, exclude: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
     """``(path, kind)`` of every file below ``top`` (or ``top`` itself), in a stable order.
 
     Links are not followed. ``failed`` is told of directories that cannot be read.
@@ -111,8 +113,8 @@ def walk(top: Path, failed: Callable[[str, OSError], None], gitignore: bool = Tr
         yield str(top), KINDS.get(top.suffix, "python")
         return
     root = repository_root(top) if gitignore else None
-    inherited: list[Ignore] = []
     absolute = os.path.abspath(top)
+    inherited: list[Ignore] = []
     if root is not None:
         inherited += _read_ignore(str(root / ".git" / "info"), "exclude")
         for rules in inherited:
@@ -120,11 +122,18 @@ def walk(top: Path, failed: Callable[[str, OSError], None], gitignore: bool = Tr
         chain = [d for d in Path(absolute).parents if d == root or root in d.parents]
         for directory in reversed(chain):
             inherited += _read_ignore(str(directory))
-    yield from _walk(str(top), absolute, inherited, failed, gitignore)
+    if exclude:
+        inherited.append(Ignore(absolute, "\n".join(exclude)))
+    yield from _walk(str(top), absolute, inherited, failed, gitignore, os.path.realpath(absolute))
 
 
 def _walk(
-    shown: str, absolute: str, ignores: list[Ignore], failed: Callable[[str, OSError], None], gitignore: bool
+    shown: str,
+    absolute: str,
+    ignores: list[Ignore],
+    failed: Callable[[str, OSError], None],
+    gitignore: bool,
+    top: str,
 ) -> Iterator[tuple[str, str]]:
     try:
         with os.scandir(absolute) as entries:
@@ -149,9 +158,15 @@ def _walk(
         if ignores and _ignored(path, directory, ignores):
             continue
         if directory:
-            yield from _walk(os.path.join(shown, name), path, ignores, failed, gitignore)
-        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+            yield from _walk(os.path.join(shown, name), path, ignores, failed, gitignore, top)
+        elif entry.is_file(follow_symlinks=False) or not _inside(path, top):
             yield os.path.join(shown, name), KINDS[os.path.splitext(name)[1]]
+
+
+def _inside(link: str, top: str) -> bool:
+    """Whether a link leads to something below ``top`` (met there by itself), or to no file at all."""
+    target = os.path.realpath(link)
+    return target.startswith(f"{top}/") or not os.path.isfile(target)
 
 
 def _ignored(path: str, directory: bool, ignores: list[Ignore]) -> bool:

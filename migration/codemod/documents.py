@@ -1,0 +1,322 @@
+"""Python inside other files: cells of notebooks, code blocks of Markdown and reStructuredText.
+
+Each file gives parts; a part is a virtual module (cells or blocks that share their names) whose edits can be carried
+back to the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from .files import FileError
+from .jsontext import Node, parse_json
+from .text import Edit, Source, apply
+
+_LANGUAGES = {"python", "py", "python3", "py3", "pyi", "pycon", "ipython", "ipython3", "python-repl", "pytb"}
+_FENCE = re.compile(
+    r"(?P<prefix>[ \t>]*(?:[-*+] +)?)(?P<fence>`{3,}|~{3,})[ \t]*\{?\.?(?P<info>[\w-]*)(?P<rest>[^\r\n]*)"
+)
+_DIRECTIVE = re.compile(
+    r"(?P<indent>[ \t]*)\.\. (?:code-block|code|sourcecode|ipython|testcode|testsetup|prompt)::"
+    r"[ \t]*(?P<info>[\w-]*)[ \t]*\r?\n?"
+)
+_PROMPT = re.compile(r"[ \t>]*(?:>>>|\.\.\.)(?: |$)")
+_CELL_MAGIC = re.compile(r"\s*%%(\w+)")
+_PYTHON_MAGICS = {"time", "timeit", "capture", "prun", "python", "python3"}
+
+
+@dataclass
+class Piece:
+    """A run of a part that stands in the file as it is. ``prefix`` comes before each further line there."""
+
+    start: int
+    end: int
+    place: int
+    prefix: str = ""
+
+
+@dataclass
+class Part:
+    """A virtual module: its text, and where it comes from."""
+
+    text: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    cells: list[tuple[int, int, Node]] = field(default_factory=list)
+
+    def carry(self, edits: Iterable[Edit], file_text: str, newline: str) -> list[Edit]:
+        """The edits in terms of the file.
+
+        Raises:
+            FileError: an edit reaches over what belongs together.
+        """
+        if self.cells:
+            return self._cells(edits, file_text)
+        carried = []
+        for edit in edits:
+            first = next((p for p in self.pieces if p.start <= edit.start <= p.end), None)
+            last = next((p for p in reversed(self.pieces) if p.start <= edit.end <= p.end), None)
+            if first is None or last is None or first.prefix != last.prefix:
+                raise FileError("TL095", "an edit crosses the border of a code block")
+            if edit.start != edit.end and last.start == edit.end and last is not first:
+                last = next(p for p in self.pieces if p.end == edit.end - 1 or p.start < edit.end <= p.end)
+            new = edit.new
+            if first.prefix:
+                lead = first.prefix
+                if lead.rstrip().endswith(">>>") and not new.startswith(("from", "import")):
+                    lead = lead.replace(">>>", "...")
+                new = re.sub(r"(\r\n|\r|\n)(?!$)", lambda m, lead=lead: m.group() + lead, new)  # type: ignore[misc]
+            carried.append(Edit(first.place + edit.start - first.start, last.place + edit.end - last.start, new))
+        return carried
+
+    def _cells(self, edits: Iterable[Edit], file_text: str) -> list[Edit]:
+        todo: dict[int, list[Edit]] = {}
+        for edit in edits:
+            index = next((i for i, (s, e, _) in enumerate(self.cells) if s <= edit.start and edit.end <= e), None)
+            if index is None:
+                raise FileError("TL095", "an edit crosses the border of a cell")
+            start = self.cells[index][0]
+            todo.setdefault(index, []).append(Edit(edit.start - start, edit.end - start, edit.new))
+        carried = []
+        for index, own in todo.items():
+            node = self.cells[index][2]
+            carried.append(Edit(node.start, node.end, _render(node, apply(_cell_text(node), own), file_text)))
+        return carried
+
+
+def _parses(text: str) -> bool:
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _blank(text: str) -> str:
+    """``text`` without its characters, but with its lines."""
+    return re.sub(r"[^\r\n]", " ", text)
+
+
+# -- notebooks ------------------------------------------------------------------------------------------------------
+
+
+def _cell_text(node: Node) -> str:
+    return "".join(str(item.value) for item in node.items) if isinstance(node.value, list) else str(node.value)
+
+
+def _render(node: Node, text: str, file_text: str) -> str:
+    """JSON of a changed cell in the layout of the file; lines that stayed keep their spelling."""
+    raw = file_text[node.start : node.end]
+    plain = raw.isascii()
+    if not isinstance(node.value, list):
+        return json.dumps(text, ensure_ascii=plain)
+    items = node.items
+    known = {item.value: file_text[item.start : item.end] for item in items}
+    lead = file_text[node.start + 1 : items[0].start] if items else ""
+    tail = file_text[items[-1].end : node.end - 1] if items else ""
+    glue = file_text[items[0].end : items[1].start] if len(items) > 1 else "," + lead
+    lines = text.splitlines(keepends=True) or [""]
+    return (
+        "[" + lead + glue.join(known.get(line) or json.dumps(line, ensure_ascii=plain) for line in lines) + tail + "]"
+    )
+
+
+def _without_magics(text: str) -> str:
+    """The cell with IPython's lines commented out, character for character."""
+    magic = _CELL_MAGIC.match(text)
+    if magic and magic.group(1) not in _PYTHON_MAGICS:
+        return _blank(text)
+    out = []
+    for line in text.splitlines(keepends=True):
+        stripped = line.lstrip()
+        if stripped.startswith(("%", "!", "?")) or re.match(r"[\w.]+\?+\s*$", stripped):
+            indent = len(line) - len(stripped)
+            out.append(line[:indent] + "#" + line[indent + 1 :])
+        else:
+            out.append(line)
+    return "".join(out)
+
+
+def notebook(text: str) -> Part:
+    """The code cells of a notebook as one module.
+
+    Raises:
+        FileError: it is no notebook.
+    """
+    try:
+        tree = parse_json(text)
+    except ValueError as error:
+        raise FileError("TL090", f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise FileError("TL093", "nested too deeply") from error
+    cells = tree.get("cells")
+    if cells is None or not isinstance(cells.value, list):
+        raise FileError("TL090", "no notebook of format 4 (no list of cells)")
+    part = Part()
+    metadata = tree.get("metadata")
+    kernel = metadata.get("kernelspec") if metadata else None
+    language = kernel.get("language") if kernel else None
+    if language is not None and language.value != "python":
+        return part
+    source = Source(text)
+    for number, cell in enumerate(cells.items, 1):
+        kind, content = cell.get("cell_type"), cell.get("source")
+        if kind is None or kind.value != "code" or content is None:
+            continue
+        code = _without_magics(_cell_text(content))
+        if not _parses(code):
+            part.bad.append((source.line_of(content.start), f"cell {number} does not parse: {_cell_text(content)}"))
+            code = _blank(code)
+        start = len(part.text)
+        part.text += code + "\n"
+        part.cells.append((start, start + len(code), content))
+        places = [source.line_of(item.start) for item in content.items] or [source.line_of(content.start)]
+        count = code.count("\n") + 1
+        part.lines += [places[min(i, len(places) - 1)] for i in range(count)]
+    part.lines.append(part.lines[-1] if part.lines else 1)
+    return part
+
+
+# -- Markdown and reStructuredText ----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Block:
+    lines: list[tuple[int, int, str]] = field(default_factory=list)
+    """Start and end (newline included) of the code of each line in the file, and what precedes it."""
+
+
+def _markdown_blocks(source: Source) -> list[_Block]:
+    blocks = []
+    current: _Block | None = None
+    fence = prefix = ""
+    for start, end in _lines(source):
+        line = source.text[start:end]
+        if not fence:
+            match = _FENCE.match(line)
+            if match:
+                fence = match["fence"]
+                prefix = re.sub(r"[-*+] ", "  ", match["prefix"])
+                known = match["info"].lower() in _LANGUAGES or "python" in match["rest"].lower().split("}")[0]
+                current = _Block() if known else None
+            continue
+        bare = line.strip(" \t>\r\n")
+        if bare.startswith(fence) and not bare.strip(fence[0]):
+            if current is not None and current.lines:
+                blocks.append(current)
+            fence, current = "", None
+        elif current is not None:
+            width = len(prefix) if line.startswith(prefix) else len(line) - len(line.lstrip(" \t>"))
+            width = min(width, len(line.rstrip("\r\n")))
+            current.lines.append((start + width, end, line[:width]))
+    return blocks
+
+
+def _rst_blocks(source: Source) -> list[_Block]:
+    blocks = []
+    lines = list(_lines(source))
+    index = 0
+    while index < len(lines):
+        start, end = lines[index]
+        match = _DIRECTIVE.match(source.text[start:end])
+        index += 1
+        if match is None or (match["info"] and match["info"].lower() not in _LANGUAGES):
+            if match is None and _PROMPT.match(source.text[start:end]):
+                block = _Block()
+                index -= 1
+                while index < len(lines) and source.text[lines[index][0] : lines[index][1]].strip():
+                    at, to = lines[index]
+                    width = len(source.text[at:to]) - len(source.text[at:to].lstrip(" \t"))
+                    block.lines.append((at + width, to, source.text[at : at + width]))
+                    index += 1
+                blocks.append(block)
+            continue
+        outer = len(match["indent"])
+        block, width = _Block(), -1
+        while index < len(lines):
+            at, to = lines[index]
+            line = source.text[at:to]
+            indent = len(line) - len(line.lstrip(" \t"))
+            if line.strip() and indent <= outer:
+                break
+            index += 1
+            if width < 0 and (not line.strip() or line.strip().startswith(":")):
+                continue
+            if width < 0:
+                width = indent
+            cut = min(width, len(line.rstrip("\r\n")))
+            block.lines.append((at + cut, to, line[:cut]))
+        if block.lines:
+            blocks.append(block)
+    return blocks
+
+
+def _lines(source: Source) -> Iterable[tuple[int, int]]:
+    ends = [*source.starts[1:], len(source.text)]
+    return [(s, e) for s, e in zip(source.starts, ends, strict=True) if s < e]
+
+
+def _unprompted(source: Source, block: _Block) -> _Block:
+    """A console session without prompts and output."""
+    made = _Block()
+    for start, end, prefix in block.lines:
+        line = source.text[start:end]
+        if _PROMPT.match(line):
+            cut = 4 if line[3:4] == " " else 3
+            made.lines.append((start + cut, end, prefix + line[:3] + " "))
+    return made
+
+
+def document(text: str, rst: bool) -> list[Part]:
+    """The Python blocks of a text: blocks share a part until one imports a name anew."""
+    source = Source(text)
+    parts = [Part()]
+    taken: set[str] = set()
+    for block in _rst_blocks(source) if rst else _markdown_blocks(source):
+        if any(_PROMPT.match(source.text[s:e]) for s, e, _ in block.lines[:1]):
+            block = _unprompted(source, block)
+        code = "".join(source.text[s:e] for s, e, _ in block.lines)
+        if not code.endswith(("\n", "\r")):
+            code += "\n"
+        bound = _imported(code)
+        if bound is None:
+            parts[-1].bad.append((source.line_of(block.lines[0][0]), code))
+            continue
+        if bound & taken:
+            parts.append(Part())
+            taken = set()
+        taken |= bound
+        part = parts[-1]
+        for start, end, prefix in block.lines:
+            at = len(part.text)
+            part.text += source.text[start:end]
+            part.pieces.append(Piece(at, len(part.text), start, prefix))
+            part.lines.append(source.line_of(start))
+        if not part.text.endswith(("\n", "\r")):
+            part.text += "\n"
+        part.text += "\n"
+        part.lines.append(part.lines[-1])
+    return parts
+
+
+def _imported(code: str) -> set[str] | None:
+    """Names that ``code`` imports; ``None`` if it does not parse."""
+    if not _parses(code):
+        return None
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    return names - {"*"}
+
+
+__all__: Sequence[str] = ("Part", "document", "notebook")

@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from training.losses.contrastive import MemoryQueueLoss
 
 from tests.support.twins import twin
+from training.losses.contrastive import MemoryQueueLoss
 
 Twin = twin("memory_queue_contrastive_loss.MemoryQueueContrastiveLoss")
 IDS = [0, 1, 2]
@@ -40,7 +40,8 @@ def test_1_and_2_only_filled_columns_count_at_full_weight() -> None:
     new.enqueue(*stored)
     v, t = (torch.nn.functional.normalize(x) for x in batch(2))
     s = v @ t.T / 0.07
-    columns = [v @ torch.nn.functional.normalize(stored[1]).T / 0.07, t @ torch.nn.functional.normalize(stored[0]).T / 0.07]
+    bank_v, bank_t = (torch.nn.functional.normalize(x) for x in stored)
+    columns = [v @ bank_t.T / 0.07, t @ bank_v.T / 0.07]
     rows = [torch.cat([a, b], 1).logsumexp(1) - s.diagonal() for a, b in zip((s, s.T), columns, strict=True)]
     expected = (rows[0].mean() + rows[1].mean()) / 2
     torch.testing.assert_close(new(v, t, IDS).loss, expected)
@@ -67,7 +68,7 @@ def test_4_the_width_is_an_argument_that_counts() -> None:
 
 
 def test_5_low_temperatures_do_not_overflow() -> None:
-    v, t = batch(0)
+    v, _ = batch(0)
     assert not torch.isfinite(Twin(dim=4, queue_size=4, temperature=0.005)(v, v, IDS)["loss"])
     assert torch.isfinite(MemoryQueueLoss(embed_dim=4, queue_size=4, temperature=0.005)(v, v, IDS).loss)
 

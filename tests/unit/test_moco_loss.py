@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from training.losses.base import NO_ID
 from training.losses.contrastive import MemoryQueueLoss
 from training.losses.functional import bank_logsumexp
@@ -63,7 +64,8 @@ def test_queue_takes_the_batch_after_the_loss_and_wraps() -> None:
     first, second = batch(0), batch(1)
     loss(*first, [1, 2, 3])
     loss(*second)
-    torch.testing.assert_close(loss.vision_queue.features, unit(torch.cat([second[0][2:], first[0][1:], second[0][:2]])))
+    stored = unit(torch.cat([second[0][2:], first[0][1:], second[0][:2]]))
+    torch.testing.assert_close(loss.vision_queue.features, stored)
     torch.testing.assert_close(loss.text_queue.features[3:], unit(second[1][:2]))
     assert loss.text_queue.ids.tolist() == [NO_ID, 2, 3, NO_ID, NO_ID]
     assert (int(loss.text_queue.ptr), int(loss.text_queue.filled)) == (1, 5)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from training.losses.contrastive import SimCLRLoss
 from training.losses.functional import nt_xent
 

@@ -16,19 +16,29 @@ __all__ = ["MomentumEncoder"]
 class MomentumEncoder(nn.Module):
     """A frozen copy of ``encoder`` that follows it: ``theta_k <- m theta_k + (1 - m) theta_q`` (He et al. 2020).
 
-    Buffers (batch-norm statistics) are copied. The copy stays in eval mode only if ``encoder`` is; it never requires
-    gradients.
+    Buffers (batch-norm statistics) are copied. The copy never requires gradients.
 
     Args:
         encoder: the trained module; it is copied, not owned.
         momentum: ``m`` in [0, 1].
+        always_eval: keep the copy in eval mode (no dropout, batch norm with the stored statistics), also while the
+            wrapper is in train mode.
     """
 
-    def __init__(self, encoder: nn.Module, *, momentum: float = 0.999) -> None:
+    def __init__(self, encoder: nn.Module, *, momentum: float = 0.999, always_eval: bool = False) -> None:
         super().__init__()
         require_number("momentum", momentum, low=0.0, high=1.0)
         self.momentum = momentum
+        self.always_eval = always_eval
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.train(encoder.training)
+
+    def train(self, mode: bool = True) -> MomentumEncoder:
+        """Set the mode; with ``always_eval`` the copy stays in eval mode."""
+        super().train(mode)
+        if self.always_eval:
+            self.encoder.eval()
+        return self
 
     @torch.no_grad()
     def update(self, encoder: nn.Module) -> None:

@@ -77,6 +77,12 @@ class FeatureQueue(nn.Module):
         """Share of rows that hold something, 0-d."""
         return self.filled / self.size
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        # queues of old classes that counted no entries were full of random rows from the start
+        if prefix + "features" in state_dict and prefix + "filled" not in state_dict:
+            state_dict[prefix + "filled"] = torch.full_like(self.filled, self.size)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
         """Sizes."""
         return f"size={self.size}, dim={self.dim}"

@@ -11,6 +11,10 @@ import pytest
 import torch
 import yaml
 from torch import nn
+
+import training.losses
+from tests.contract.record import LossRecord, all_records
+from tests.contract.test_contract import value
 from training.losses.base.schedules import CosineRamp, Schedule
 from training.losses.config import (
     PRESETS,
@@ -22,10 +26,6 @@ from training.losses.config import (
 )
 from training.losses.contrastive.vicreg import VICRegLoss
 from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
-
-import training.losses
-from tests.contract.record import LossRecord, all_records
-from tests.contract.test_contract import value
 
 RECORDS = all_records()
 SCHEMA = config_schema()
@@ -40,9 +40,9 @@ def networks(record: LossRecord) -> bool:
             return any(map(foreign, value.values()))
         if isinstance(value, list | tuple):
             return any(map(foreign, value))
-        registered = isinstance(value, nn.Module) and type(value).__module__.startswith("training.losses")
-        known = registered or isinstance(value, nn.modules.loss._Loss | Schedule)
-        return callable(value) and not known
+        if isinstance(value, nn.Module) and hasattr(value, "constructor_arguments"):
+            return foreign(value.constructor_arguments)
+        return callable(value) and not isinstance(value, nn.modules.loss._Loss | Schedule)
 
     return foreign(record.constructor_kwargs())
 

@@ -75,8 +75,8 @@ def create_loss_from_config(config: Mapping[str, Any] | Sequence[Any] | str | Pa
     * ``{"name": "clip", "kwargs": {"temperature": 0.1}}``: a registry name (or ``torch.nn.L1Loss`` and the like) and
       the arguments of the class. Where an argument is a loss, the same form nests.
     * ``{"terms": [{"name": "clip", "weight": 1.0, "kwargs": {}, "label": "clip"}, ...]}``, or the list alone (also
-      under ``criterion``): a ``WeightedSumLoss``. ``label`` is the term's key, by default its name. Further ``kwargs`` beside
-      ``terms`` go to the sum.
+      under ``criterion``): a ``WeightedSumLoss``. ``label`` is the term's key, by default its name. ``kwargs`` beside
+      ``terms`` are further arguments of the sum.
     * ``{"preset": "small_scale", "kwargs": {...}}``: one of ``PRESETS``, with changes.
     * ``{"type": "combined", "hierarchy_weights": [...], ...}``: the old dictionaries. They keep the old numbers:
       ``expand_config`` shows the options by which they do.

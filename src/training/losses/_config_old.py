@@ -79,10 +79,16 @@ _SIGREG_PINS: Final = {
     "split_single_input": True,
 }
 
+_CRITERIA: Final[Mapping[str, tuple[str, Names, Section]]] = {
+    "CrossEntropyLoss": ("temporal_cross_entropy", {"weight": "class_weights"}, {"class_dim": 1}),
+    "EnergyLoss": ("energy", {"p": "order"}, {"select": ["Conv2d", "Linear", "ConvTranspose2d"]}),
+    "ActivityLoss": ("energy", {"ord": "order"}, {"select": "marked", "idle_attribute": "_in_idle_period"}),
+}
 CRITERIA: Final[Mapping[str, tuple[str, Names, Section]]] = {
-    "cross_entropy_loss": ("temporal_cross_entropy", {"weight": "class_weights"}, {"class_dim": 1}),
-    "energy_loss": ("energy", {"p": "order"}, {"select": ["Conv2d", "Linear", "ConvTranspose2d"]}),
-    "activity_loss": ("energy", {"ord": "order"}, {"select": "marked"}),
+    **_CRITERIA,
+    "cross_entropy_loss": _CRITERIA["CrossEntropyLoss"],
+    "energy_loss": _CRITERIA["EnergyLoss"],
+    "activity_loss": _CRITERIA["ActivityLoss"],
 }
 """Old names of the criterion list -> (registry name, renamed arguments, values that the old classes had)."""
 

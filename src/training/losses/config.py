@@ -75,8 +75,8 @@ def create_loss_from_config(config: Mapping[str, Any] | Sequence[Any] | str | Pa
     * ``{"name": "clip", "kwargs": {"temperature": 0.1}}``: a registry name (or ``torch.nn.L1Loss`` and the like) and
       the arguments of the class. Where an argument is a loss, the same form nests.
     * ``{"terms": [{"name": "clip", "weight": 1.0, "kwargs": {}, "label": "clip"}, ...]}``, or the list alone (also
-      under ``criterion``): a ``WeightedSumLoss``. ``label`` is the term's key, by default its name. ``kwargs`` beside
-      ``terms`` are further arguments of the sum.
+      under ``criterion``): a ``WeightedSumLoss``. ``label`` is the term's key, by default its name (``clip_2`` for a
+      second one). ``kwargs`` beside ``terms`` are further arguments of the sum.
     * ``{"preset": "small_scale", "kwargs": {...}}``: one of ``PRESETS``, with changes.
     * ``{"type": "combined", "hierarchy_weights": [...], ...}``: the old dictionaries. They keep the old numbers:
       ``expand_config`` shows the options by which they do.
@@ -184,8 +184,10 @@ def _sum(terms: Any, path: str, kwargs: Any, kwargs_path: str) -> dict[str, Any]
         if "name" not in term:
             raise ConfigError(where, "the key 'name' is missing")
         label = str(term.get("label", term["name"])).replace(".", "_")
-        if label in losses:
+        if label in losses and "label" in term:
             raise ConfigError(where, f"a second term is called {label!r}: give each a label")
+        if label in losses:
+            label = next(f"{label}_{n}" for n in range(2, len(terms) + 2) if f"{label}_{n}" not in losses)
         given = dict(_mapping(term.get("kwargs", {}), f"{where}.kwargs"))
         losses[label] = {"name": term["name"], "kwargs": given, "path": where}
         if term["name"] in CRITERIA:

@@ -105,7 +105,7 @@ class _Toml:
     _HEADER = re.compile(r"[ \t]*(\[\[?)([^\]\n]+)\]\]?")
     _GAP = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
     _STRING = re.compile(r'"""(?:[^\\]|\\.)*?"""|' r"'''.*?'''|" r'"(?:[^"\\\n]|\\.)*"|' r"'[^'\n]*'", re.S)
-    _SCALAR = re.compile(r"[^,\]}\s#]+(?: \d\d:[\d:.]+\S*)?")
+    _SCALAR = re.compile(r"[^,\]}\s#]+(?: \d\d:[\d:.]+[^,\]}\s#]*)?")
 
     def __init__(self, text: str) -> None:
         try:

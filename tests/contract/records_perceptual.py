@@ -1,4 +1,4 @@
-"""Contract records of the image distances, on narrow networks."""
+"""Contract records of the image distances and of their ready-made combinations, on narrow networks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.contract.record import Inputs, LossRecord
+from training.losses.perceptual import LPIPSLoss, VGGPerceptualLoss
 
 
 def narrow_vgg() -> nn.Sequential:
@@ -38,6 +39,15 @@ def vgg(**kwargs: Any) -> Any:
     return lambda: {"layers": ["conv1_1", "conv2_1"], "backbone": narrow_vgg(), **kwargs}
 
 
+def trio(**kwargs: Any) -> Any:
+    def build() -> dict[str, Any]:
+        vgg_loss = VGGPerceptualLoss(layers=["conv1_1", "conv2_1"], backbone=narrow_vgg(), detach_target=False)
+        lpips_loss = LPIPSLoss(backbone=SquaredDistance(), detach_target=False)
+        return {"networks": {"perceptual": vgg_loss, "l1": nn.L1Loss(), "lpips": lpips_loss}, **kwargs}
+
+    return build
+
+
 COMMON: Any = {"reductions": ("mean", "sum", "none")}
 RECORDS = [
     LossRecord("vgg_perceptual", images, grad=("rendered",), kwargs=vgg(), **COMMON),
@@ -57,5 +67,22 @@ RECORDS = [
         variant="signed_range",
         kwargs=lambda: {"backbone": SquaredDistance(), "input_range": (-1.0, 1.0), "detach_target": False},
         **COMMON,
+    ),
+    *(
+        LossRecord(
+            name,
+            images,
+            grad=("rendered", "target"),
+            kwargs=trio(**kwargs),
+            advance=(lambda loss, step: loss.step_schedule(step)) if "ramp_length" in kwargs else None,
+        )
+        for name, kwargs in (
+            ("image_weighted_sum", {}),
+            (
+                "image_geometric_mean",
+                {"floor": 0.1, "floor_weight": 0.1, "final_floor_weight": 1.0, "ramp_length": 2},
+            ),
+            ("image_product", {"warmup": 1, "product_weight": 0.5}),
+        )
     ),
 ]

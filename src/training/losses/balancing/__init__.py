@@ -9,6 +9,7 @@ from .balancer import TermBalancer
 from .geometric_mean import GeometricMeanLoss
 from .gradnorm import GradNormLoss
 from .image_reconstruction import ImageGeometricMeanLoss, ImageProductLoss, ImageWeightedSumLoss
+from .monitor import BalanceWarning, LossBalanceMonitor, MonitorReport
 from .multitask import MultiTaskLoss
 from .product import ProductLoss
 from .schedules import CosineRamp, LinearRamp, PiecewiseConstant
@@ -16,6 +17,7 @@ from .uncertainty import UncertaintyWeightedLoss
 from .weighted_sum import WeightedSumLoss
 
 __all__ = [
+    "BalanceWarning",
     "CosineRamp",
     "GeometricMeanLoss",
     "GradNormLoss",
@@ -23,6 +25,8 @@ __all__ = [
     "ImageProductLoss",
     "ImageWeightedSumLoss",
     "LinearRamp",
+    "LossBalanceMonitor",
+    "MonitorReport",
     "MultiTaskLoss",
     "PiecewiseConstant",
     "ProductLoss",

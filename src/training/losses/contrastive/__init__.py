@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from .barlow_twins import BarlowTwinsLoss
 from .clip_loss import CLIPLoss
+from .cross_modal_vicreg import CrossModalVICRegLoss
+from .decorrelation import DecorrelationLoss
 from .decoupled_loss import DecoupledContrastiveLoss, IntraInterModalLoss
 from .dynamic_temperature_loss import DynamicTemperatureLoss
 from .hard_negative_loss import HardNegativeLoss
+from .hybrid_pretrain_vicreg import HybridPretrainVICRegLoss
 from .info_nce import InfoNCELoss
 from .moco import MoCoLoss
 from .moco_loss import MemoryQueueLoss
@@ -14,10 +18,14 @@ from .vicreg import AdaptiveVICRegLoss, VICRegLoss
 
 __all__ = [
     "AdaptiveVICRegLoss",
+    "BarlowTwinsLoss",
     "CLIPLoss",
+    "CrossModalVICRegLoss",
+    "DecorrelationLoss",
     "DecoupledContrastiveLoss",
     "DynamicTemperatureLoss",
     "HardNegativeLoss",
+    "HybridPretrainVICRegLoss",
     "InfoNCELoss",
     "IntraInterModalLoss",
     "MemoryQueueLoss",

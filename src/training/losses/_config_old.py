@@ -80,7 +80,7 @@ _SIGREG_PINS: Final = {
 }
 
 _CRITERIA: Final[Mapping[str, tuple[str, Names, Section]]] = {
-    "CrossEntropyLoss": ("temporal_cross_entropy", {"weight": "class_weights"}, {"class_dim": 1}),
+    "CrossEntropyLoss": ("temporal_cross_entropy", {"weight": "class_weights"}, {}),
     "EnergyLoss": ("energy", {"p": "order"}, {"select": ["Conv2d", "Linear", "ConvTranspose2d"]}),
     "ActivityLoss": ("energy", {"ord": "order"}, {"select": "marked", "idle_attribute": "_in_idle_period"}),
 }

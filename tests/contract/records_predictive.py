@@ -171,4 +171,15 @@ RECORDS = [
         advance=move,
         single="finite",
     ),
+    LossRecord(
+        "cross_modal_vicreg",
+        lambda g, dtype, batch: {
+            "vision_features": draw(g, dtype, batch, 3),
+            "text_features": draw(g, dtype, batch, 5),
+        },
+        ("vision_features", "text_features"),
+        kwargs={"vision_dim": 3, "text_dim": 5, "projection_dim": 4, "projection_layers": 2},
+        single="error",
+        half_atol=2e-2,
+    ),
 ]

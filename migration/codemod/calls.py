@@ -125,12 +125,14 @@ def convert(
     rules: Rules,
     *,
     keywords_only: bool,
+    order: tuple[str, ...] | None = None,
     skip: int = 0,
     arguments: Arguments | None = None,
 ) -> Conversion:
     """Edits that turn a call under the old ``signature`` into one of the successor.
 
     ``keywords_only``: the successor takes no positional arguments (a constructor), so they get names.
+    ``order``: what the successor takes by place, if it is known; an argument elsewhere in it gets a name.
     ``skip``: leading positional arguments that are not the old callable's (``functools.partial``).
     """
     result = Conversion()
@@ -141,6 +143,7 @@ def convert(
     items = _items(source, call)
     places = {id(node): index for index, (node, _) in enumerate(items)}
     named = keywords_only
+    place = 0
     passed = {signature[name].new_name: name for name in arguments.bound}
     for name, (value, keyword) in arguments.bound.items():
         argument = signature[name]
@@ -164,6 +167,8 @@ def convert(
         result.edits += edits
         start = items[index][1][0]
         if keyword is None:
+            named = named or (order is not None and order[place : place + 1] != (argument.new_name,))
+            place += 1
             if named:
                 result.edits.append(Edit(start, start, f"{argument.new_name}="))
         elif argument.new_name != name:

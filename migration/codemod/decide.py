@@ -15,6 +15,7 @@ from ..catalog import Argument, Case, ResultKey, Symbol
 from . import calls
 from .rules import Rules, Target, converts, renames
 from .scopes import Binding, Scope, Scopes, neighbours
+from .signatures import positional
 from .text import Edit, Finding, Source
 
 TRANSPARENT = frozenset(
@@ -694,7 +695,7 @@ class Analysis:
         arguments = calls.bind(call, case.arguments)
         conversion = calls.convert(
             self.source, call, case, case.arguments, self.rules,
-            keywords_only=use.symbol.kind == "class", arguments=arguments,
+            keywords_only=use.symbol.kind == "class", order=positional(case.new or ""), arguments=arguments,
         )  # fmt: skip
         if conversion.problems:
             for problem in conversion.problems:
@@ -721,7 +722,7 @@ class Analysis:
             pass  # positional arguments get names: later positional ones would shift, the class takes none
         conversion = calls.convert(
             self.source, call, case, case.arguments, self.rules,
-            keywords_only=symbol.kind == "class", skip=1, arguments=arguments,
+            keywords_only=symbol.kind == "class", order=positional(case.new or ""), skip=1, arguments=arguments,
         )  # fmt: skip
         later = [name for name, a in case.arguments.items() if name not in arguments.bound and _changed(a)]
         if conversion.problems or (later and not self._called_without_arguments(call)):
@@ -957,8 +958,9 @@ class Analysis:
                 plans.append((instance, calls.Conversion()))
                 continue
             conversion = calls.convert(
-                self.source, call, case, case.forward, self.rules, keywords_only=False, arguments=arguments
-            )
+                self.source, call, case, case.forward, self.rules,
+                keywords_only=False, order=positional(target.path), arguments=arguments,
+            )  # fmt: skip
             for problem in conversion.problems:
                 self.block(symbol, call, _problem_code(problem), f"call of {symbol.name}: {problem}")
             plans.append((instance, conversion))

@@ -93,9 +93,7 @@ class GradNormLoss(TermBalancer):
         require_number("lr", lr, low=0)
         require_number("min_weight", min_weight, low=0, high=1, exclusive=True)
         if initial_losses is not None and set(initial_losses) != set(self.fixed_names):
-            raise ValueError(
-                f"initial_losses must have the names {list(self.fixed_names)}, found {list(initial_losses)}"
-            )
+            raise ValueError(f"initial_losses must name {list(self.fixed_names)}, found {list(initial_losses)}")
         initial = dict.fromkeys(self.fixed_names, 1.0) if initial_losses is None else initial_losses
         for name, value in initial.items():
             require_number(f"initial_losses[{name!r}]", value, low=0, exclusive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -125,7 +126,9 @@ class LPIPSLoss(FrozenNetworkLoss):
     def build_network(self) -> nn.Module:
         """The network of the package ``lpips``."""
         package = require_package(type(self).__name__, "lpips")
-        with torch.random.fork_rng(devices=[]):  # it draws weights that it then replaces
+        # it draws weights that it then replaces, and uses names of torchvision that are on their way out
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
             network: nn.Module = package.LPIPS(
                 net=self.net, spatial=self.spatial, pnet_rand=self.weights is None, verbose=False
             )

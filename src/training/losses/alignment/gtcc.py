@@ -165,6 +165,25 @@ class GTCCLoss(PresetMixin):
         self.calls += 1
         floor = self.keep_floor_decay ** (epoch + 1)
         known = None if mixtures is None else dict(zip(ordered_pairs(len(given)), mixtures, strict=True))
+        with autocast_off(given.padded):
+            total = self._sum(given, drop_vectors, floor, generator, sampled_frames, window_sides, known)
+        if self.on_failure == "raise" and not bool(torch.isfinite(total.detach())):
+            raise FloatingPointError(
+                "the loss is not finite: an error of 0 whose inverse is taken, or embeddings that are not finite; "
+                "on_failure='skip' leaves such frames out"
+            )
+        return total
+
+    def _sum(
+        self,
+        given: Sequences,
+        drop_vectors: Sequence[Tensor] | None,
+        floor: float,
+        generator: torch.Generator,
+        sampled_frames: Sequence[Tensor] | None,
+        window_sides: Sequence[int] | None,
+        known: dict[tuple[int, int], Any] | None,
+    ) -> Tensor:
         total = given.zero
         for i, length in enumerate(given.lengths):
             frames = torch.sort(torch.randperm(length, generator=generator)[: self.num_frames]).values
@@ -183,11 +202,6 @@ class GTCCLoss(PresetMixin):
                 scores = self._scores(given.items[i], torch.stack([drop_vectors[j] for j in others]))
                 keep = (floor + (1 - floor) * torch.sigmoid(scores))[:, frames]
             total = total + self._primary(given, i, frames, window, others, mixture, keep)
-        if self.on_failure == "raise" and not bool(torch.isfinite(total.detach())):
-            raise FloatingPointError(
-                "the loss is not finite: an error of 0 whose inverse is taken, or embeddings that are not finite; "
-                "on_failure='skip' leaves such frames out"
-            )
         return total
 
     def _check(self, given: Sequences, drop_vectors: Sequence[Tensor] | None, epoch: int) -> None:
@@ -215,8 +229,7 @@ class GTCCLoss(PresetMixin):
 
     def _scores(self, x: Tensor, vectors: Tensor) -> Tensor:
         """Drop logits of the frames of ``x`` by the vectors of the other sequences, ``[S - 1, N]``."""
-        with autocast_off(x):
-            scores = vectors[:, :-1].to(x) @ x.mT + vectors[:, -1:].to(x)
+        scores = vectors[:, :-1].to(x) @ x.mT + vectors[:, -1:].to(x)
         if not self.standardize_drop_logits:
             return scores
         centred = scores - scores.mean(dim=1, keepdim=True)
@@ -265,11 +278,10 @@ class GTCCLoss(PresetMixin):
         """The terms of sequence ``i`` with all others."""
         x, (components, weights) = given.items[i], mixture
         index = given.index[: len(x)]
-        with autocast_off(x):
-            through = components.flatten(1, 2) @ given.padded[others]
-            direct = max(len(x), self.num_components) <= DIRECT_LIMIT
-            gaps = distances(through, x.expand(len(others), -1, -1), direct=direct)
-            gaps = gaps.view(*components.shape[:3], len(x)) / -self.temperature
+        through = components.flatten(1, 2) @ given.padded[others]
+        direct = max(len(x), self.num_components) <= DIRECT_LIMIT
+        gaps = distances(through, x.expand(len(others), -1, -1), direct=direct)
+        gaps = gaps.view(*components.shape[:3], len(x)) / -self.temperature
         window = window[:, None]
         if self.stable:
             beta = torch.softmax(gaps.masked_fill(window == 0, -torch.inf), dim=-1)
@@ -286,7 +298,9 @@ class GTCCLoss(PresetMixin):
             missed = missed + self.variance_weight * torch.log(spread.sqrt() + 1e-20)
         error = (weights * missed).sum(dim=-1)
         if self.on_failure == "skip":
-            fine = torch.isfinite(error) & ((error != 0) if keep is not None else True)
+            # an error whose inverse, or the square of it, is out of range counts as a failure, too
+            smallest = 0.0 if keep is None else torch.finfo(error.dtype).tiny ** 0.25
+            fine = torch.isfinite(error) & (error >= smallest)
             error = torch.where(fine, error, 1.0)
         term = error if keep is None else keep * error + (1 - keep) / error
         if self.on_failure == "skip":

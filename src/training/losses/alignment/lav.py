@@ -100,9 +100,9 @@ class LAVLoss(PresetMixin):
 
     def forward(self, sequences: Sequence[Tensor]) -> Tensor:
         """The loss of a list of ``[N_i, D]`` sequences."""
-        if self.normalize_embeddings and isinstance(sequences, Sequence):
-            sequences = [l2_normalize(x) for x in sequences]
         given = Sequences.of(sequences)
+        if self.normalize_embeddings:
+            given = Sequences.of([l2_normalize(x) for x in given.items])
         count = len(given)
         if count < 2:
             return given.zero

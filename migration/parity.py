@@ -6,10 +6,8 @@ element for values and states, and the largest old entry of the tensor for gradi
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .catalog import Case, Symbol
+from .resolve import resolve
 from .state import convert_state, rule_for
 from .translate import bind, translate, translate_forward
 
@@ -25,14 +24,6 @@ __all__ = ["TOLERANCE", "Comparison", "Pair", "build_pair", "compare_function", 
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 """Largest deviation of values and states; gradients in float32 may deviate ten times as much."""
-
-
-def resolve(path: str) -> Any:
-    """The object at a dotted path; deprecation warnings of twins are expected here."""
-    module, _, name = path.rpartition(".")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return getattr(importlib.import_module(module), name)
 
 
 def _double(value: Any) -> Tensor:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..resolve import resolve
 from .model import MISSING, Argument, Case, Catalog, Symbol
 
 __all__ = ["check_catalog"]
-
-
-def _load(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return getattr(importlib.import_module(module), name)
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
@@ -123,7 +115,7 @@ def _check_row(symbol: Symbol, case: Case, twin: Any) -> Iterator[str]:
     if case.new is None:
         return
     try:
-        new = _load(case.new)
+        new = resolve(case.new)
     except (ImportError, AttributeError) as error:
         yield f"{where}: the successor {case.new} cannot be imported: {error}"
         return
@@ -132,7 +124,7 @@ def _check_row(symbol: Symbol, case: Case, twin: Any) -> Iterator[str]:
     if is_class and symbol.kind == "class" and case.forward is not None:
         yield from _check_new(f"{where} forward", case, case.forward, new.forward, False)
     if case.registry is not None:
-        registry = _load("training.losses.loss_registry.LossRegistry")
+        registry = resolve("training.losses.loss_registry.LossRegistry")
         try:
             registered = registry.get(case.registry)
         except ValueError as error:
@@ -147,7 +139,7 @@ def check_catalog(catalog: Catalog) -> list[str]:
     problems: list[str] = []
     for symbol in catalog.symbols:
         try:
-            twin = _load(symbol.twin)
+            twin = resolve(symbol.twin)
         except (ImportError, AttributeError) as error:
             problems.append(f"{symbol.system}: {symbol.old}: the twin {symbol.twin} cannot be imported: {error}")
             continue

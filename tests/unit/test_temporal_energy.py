@@ -112,7 +112,7 @@ def test_signs_survive_packing(rows: int, columns: int, seed: int) -> None:
     packed = _pack_signs(x.double())
     assert packed.dtype == torch.uint8
     assert packed.numel() == -(-x.numel() // 5)
-    assert torch.equal(_unpack_signs(packed, x.shape).long(), x)
+    assert torch.equal(_unpack_signs(packed, x.shape, torch.float64).long(), x)
 
 
 def test_gradient_of_the_mean_magnitude_is_that_of_the_norm() -> None:

@@ -31,8 +31,8 @@ class _MeanMagnitude(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        signs = _unpack_signs(ctx.saved_tensors[0], ctx.shape)
-        return torch.mul(signs, (grads[0] / max(ctx.shape[1], 1))[:, None]).to(ctx.dtype)
+        scale = (grads[0] / max(ctx.shape[1], 1)).to(ctx.dtype)
+        return _unpack_signs(ctx.saved_tensors[0], ctx.shape, ctx.dtype) * scale[:, None]
 
 
 def _mean_magnitude(flat: Tensor) -> Tensor:
@@ -41,19 +41,19 @@ def _mean_magnitude(flat: Tensor) -> Tensor:
 
 
 def _pack_signs(x: Tensor) -> Tensor:
-    """Signs of all elements as base-3 digits (0, 1, 2 for minus, zero, plus), five to a byte."""
-    x = x.reshape(-1)
-    digits = nn.functional.pad((x > 0).byte() + (x >= 0).byte(), (0, -x.numel() % 5)).view(5, -1)
-    packed = digits[0].clone()
-    for digit in digits[1:]:
-        packed.mul_(3).add_(digit)
-    return packed
+    """Signs of all elements as base-3 digits (-1, 0, 1, shifted by 121), five to a byte."""
+    signs = nn.functional.pad(x.reshape(-1), (0, -x.numel() % 5)).sign_().view(5, -1)
+    packed = signs[0]
+    for sign in signs[1:]:
+        packed = torch.add(sign, packed, alpha=3)
+    return (packed + 121).to(torch.uint8)
 
 
-def _unpack_signs(packed: Tensor, shape: torch.Size) -> Tensor:
-    powers = torch.tensor([81, 27, 9, 3, 1], dtype=torch.uint8, device=packed.device)
-    digits = packed // powers[:, None] % 3
-    return (digits.view(-1)[: shape.numel()].to(torch.int8) - 1).view(shape)
+def _unpack_signs(packed: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """The signs as -1, 0, 1: all bytes are looked up in a table of their digits."""
+    powers = 3 ** torch.arange(4, -1, -1, device=packed.device)[:, None]
+    digits = (torch.arange(243, device=packed.device) // powers % 3 - 1).to(dtype)
+    return digits.index_select(1, packed.int()).view(-1)[: shape.numel()].view(shape)
 
 
 def mean_activity(activation: Tensor, *, mode: str = "absolute", order: float = 1) -> Tensor:

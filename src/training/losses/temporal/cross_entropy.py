@@ -21,12 +21,15 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
     after an onset and padding carry the void label ``ignore_index`` (``PresentationSchedule`` writes it) and count
     neither in the sum nor in the mean.
 
-    Formula:
-        ``e_n = a_{y_n} (logsumexp_c z_nc - z_{n, y_n})`` for a pair ``n`` with logits ``z_n``, label ``y_n`` and class
-        weights ``a`` (1 without them); with label smoothing ``s`` the target is ``(1 - s) onehot(y_n) + s / C``, each
-        class weighted by its ``a``. ``e_n = 0`` where ``y_n`` is void. ``mean`` is ``sum_n e_n / V`` with ``V`` the
-        number of labels that are not void (``weight_normalization="count"``), or the sum of ``a_{y_n}`` over them
-        (``"weights"``, torch's own weighted mean).
+    With logits ``z_n`` and label ``y_n`` of a pair ``n`` of sample and step, ``C`` classes of weights ``a`` (1 without
+    them) and label smoothing ``s``::
+
+        e_n  = sum_c q_nc a_c (logsumexp_k z_nk - z_nc)      q_n = (1 - s) onehot(y_n) + s / C
+        e_n  = 0                                             where y_n is void
+        loss = sum_n e_n / V                                 reduction "mean"
+
+    ``V`` is the number of labels that are not void (``weight_normalization="count"``), or the sum of ``a_{y_n}`` over
+    them (``"weights"``, torch's own weighted mean).
 
     Args:
         label_smoothing: ``s`` in [0, 1).
@@ -36,23 +39,26 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
         class_dim: dimension of the classes in the logits, -1 (``[B, T, C]``) or 1 (``[B, C, T]``).
         reduction: ``mean``, ``sum`` or ``none``.
 
-    Shapes:
-        Logits ``[B, T, C]`` with integer targets ``[B, T]``, or flattened ``[N, C]`` with ``[N]``; any number of
-        leading dimensions.
+    Shapes: logits ``[B, T, C]`` with integer targets ``[B, T]``, or flattened ``[N, C]`` with ``[N]``; any number of
+    leading dimensions.
 
     Returns:
-        A tensor: 0-d, or of the shape of the targets for ``none``; float32 for half precision logits. If every label
-        is void it is a zero that keeps the graph. Logits of void steps may be NaN or infinite: they reach neither the
-        value nor the gradient.
+        Tensor: 0-d, or of the shape of the targets for ``none``; float32 for half precision logits. If every label
+            is void it is a zero that keeps the graph. Logits of void steps may be NaN or infinite: they reach neither
+            the value nor the gradient.
 
     Raises:
         ValueError: shapes that do not fit, targets that are no integers, and (on the CPU, where looking costs nothing)
             labels outside ``[0, C)`` other than ``ignore_index``.
 
+    Paper: none; cross entropy as in any textbook, label smoothing after Szegedy et al., "Rethinking the Inception
+    architecture", CVPR 2016.
+
     Differs from ``dynvision.losses.CrossEntropyLoss``: all labels void keeps the graph in every mode, void rows are
     masked before the softmax, class weights are a buffer, ``(outputs, responses)`` tuples are not taken apart,
     ``num_valid_timesteps`` is ``normalizer``, and ``class_dim=1`` gives its layout. With several processes each
-    normalises by its own count; give the global one as ``normalizer`` times the number of processes if that matters.
+    normalises by its own count; for the mean over all of them give the global count divided by the number of processes
+    as ``normalizer``.
     """
 
     def __init__(

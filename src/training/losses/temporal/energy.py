@@ -171,10 +171,12 @@ class EnergyLoss(BaseLoss):
 
     Forward hooks gather the activity of the selected modules while the network runs, however often; the call
     normalises, and forgets. Add it with a small weight (start near 0.05): normally it rises during the first epochs,
-    reaches a plateau while the task's loss falls, and makes up less than 5 % of the total. :meth:`diagnose` checks
+    reaches a plateau while the task's loss falls, and makes up less than 5 % of the total. ``diagnose()`` checks
     that.
 
     Example::
+
+        from training.losses.temporal import EnergyLoss
 
         energy = EnergyLoss()
         energy.attach(network)
@@ -182,10 +184,14 @@ class EnergyLoss(BaseLoss):
             logits = torch.stack([network(images) for _ in range(10)], dim=1)
             loss = cross_entropy(logits, labels) + 0.05 * energy()
 
-    Formula:
-        ``E = mean_b 1/M sum_m 1/n_m sum_{t=1}^{n_m} g_mt,b`` over samples ``b``, the ``M`` modules that ran and the
-        ``n_m`` calls of module ``m``, with ``g`` the :func:`mean_activity` of mode ``mode`` and order ``order``. Every
-        module weighs the same, however often it is called and however many units it has.
+    With ``a`` the outputs of module ``m`` at its call ``t`` for sample ``b``, ``U`` of them::
+
+        g = (mean_u |a_u|^p)^(1/p)          mode "absolute": the p-norm over U^(1/p)
+        g = |mean_u a_u|                    mode "signed": the net drive
+        E = mean_b 1/M sum_m 1/n_m sum_{t=1..n_m} g(m, t, b)
+
+    over the ``M`` modules that ran and the ``n_m`` calls of module ``m``. Every module weighs the same, however often
+    it is called and however many units it has.
 
     Args:
         select: which modules are monitored. ``weight_layers``: convolutions of any dimension, transposed ones, Linear.
@@ -201,13 +207,13 @@ class EnergyLoss(BaseLoss):
             every call. The last two do not work with replicas of ``nn.DataParallel``.
 
     Returns:
-        A tensor, 0-d or ``[B]``, float32 for half precision activations. If nothing was gathered since the last call:
-        zero without a graph.
+        Tensor: 0-d or ``[B]``, float32 for half precision activations. If nothing was gathered since the last call:
+            zero without a graph.
 
-    What counts: every call since the last loss call, :meth:`reset` or :meth:`attach`; with gradients or without
+    What counts: every call since the last loss call, ``reset()`` or ``attach()``; with gradients or without
     (validation), frozen or not; each module by its own number of calls; a module that stands at two places by its first
     name; each replica of ``nn.DataParallel`` by its samples. What does not: calls that end in an exception (with all
-    that was gathered before), calls while :meth:`pause` is on, and recomputation by gradient checkpointing (use
+    that was gathered before), calls while ``pause()`` is on, and recomputation by gradient checkpointing (use
     ``use_reentrant=False``: the reentrant kind runs without a graph, so the penalty would have no gradient). A forward
     pass without a loss call (prediction) is remembered: ``reset()`` afterwards, or attach with ``whole_sequence=True``.
 
@@ -218,7 +224,11 @@ class EnergyLoss(BaseLoss):
     network that was compiled. The call of the loss itself compiles with ``activations``.
 
     Raises:
-        ValueError: an argument out of range; nothing selected; called before :meth:`attach`.
+        ValueError: an argument out of range; nothing selected; called before ``attach()``.
+
+    Memory: with order 1 a scalar per module, and 1.6 bits an element for the backward pass.
+
+    Paper: none; a metabolic cost of activity, as used with the recurrent vision networks of DynVision.
 
     Differs from ``dynvision.losses.EnergyLoss`` and ``ActivityLoss``: activity without a gradient counts, modules are
     divided by their own calls, unit counts are never stale, a mistyped mode is an error, and the life cycle above.

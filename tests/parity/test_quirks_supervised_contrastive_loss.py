@@ -146,3 +146,13 @@ def test_labels_may_be_a_list() -> None:
     v, t = batch()
     given = SupervisedContrastiveLoss()(v, t, ["a", "b", "a", "c"]).loss
     torch.testing.assert_close(given, SupervisedContrastiveLoss()(v, t, LABELS).loss)
+
+
+def test_ranking_accuracy_counts_ties_as_misses() -> None:
+    g = torch.Generator().manual_seed(0)
+    similarity, positive = torch.randint(0, 6, (40, 30), generator=g).float(), torch.rand(40, 30, generator=g) < 0.3
+    wins = sum(int((x[m][:, None] > x[~m]).sum()) for x, m in zip(similarity, positive, strict=True))
+    pairs = sum(int(m.sum() * (~m).sum()) for m in positive)
+    got = SupervisedContrastiveLoss.ranking_accuracy(similarity, positive)
+    assert float(got) == pytest.approx(wins / pairs, abs=1e-6)
+    assert SupervisedContrastiveLoss.ranking_accuracy(similarity, torch.ones_like(positive)) == 0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features
-from ..functional import bank_logsumexp, dot_similarity, encode_ids
+from ..functional import bank_logsumexp_max, dot_similarity, encode_ids
 from ..loss_registry import LossRegistry
 from .moco_loss import QueueMixin
 
@@ -140,14 +140,11 @@ class MoCoLoss(BaseContrastiveLoss, QueueMixin):
         else:
             matched = self.scale_by_temperature((query * key).sum(dim=1))
             logits = matched[:, None]
-        keep = self.keep_mask(queue, ids)
-        negatives = bank_logsumexp(query, queue.features, self.scale, keep)
+        negatives, best = bank_logsumexp_max(query, queue.features, self.scale, self.keep_mask(queue, ids))
         loss = torch.logaddexp(torch.logsumexp(logits, dim=1), negatives) - matched
         if not self.metrics:
             return loss, loss.new_zeros(())
         with torch.no_grad():
-            rivals = self.scale_by_temperature(dot_similarity(query, queue.features)).masked_fill(~keep, float("-inf"))
-            best = rivals.amax(dim=1)
             if self.in_batch_negatives:
                 best = best.maximum(logits.diagonal_scatter(torch.full_like(matched, float("-inf"))).amax(dim=1))
             return loss, (matched > best).float().mean()

@@ -16,11 +16,12 @@ from .multi_positive import masked_logsumexp, pair_info_nce
 from .precision import autocast_off, eps_for, upcast
 from .retrieval import retrieval_accuracy, retrieval_metrics, retrieval_recall
 from .similarity import dot_similarity, encode_ids, l2_normalize, match_mask
-from .streaming import bank_logsumexp
+from .streaming import bank_logsumexp, bank_logsumexp_max
 
 __all__ = [
     "autocast_off",
     "bank_logsumexp",
+    "bank_logsumexp_max",
     "center",
     "covariance",
     "covariance_energy",

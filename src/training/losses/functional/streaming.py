@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .precision import autocast_off, upcast
 
-__all__ = ["bank_logsumexp"]
+__all__ = ["bank_logsumexp", "bank_logsumexp_max"]
 
 
 def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Tensor) -> Tensor:
@@ -23,6 +23,11 @@ def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Ten
         scale: factor of the inner products (1 / temperature); a 0-d tensor gets a gradient.
         keep: boolean ``[B, K]`` or ``[1, K]``: entries that count. A row without any gives -inf and no gradient.
     """
+    return bank_logsumexp_max(query, bank, scale, keep)[0]
+
+
+def bank_logsumexp_max(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``bank_logsumexp``, with the largest scaled inner product of each row (no gradient, -inf for none)."""
     query = upcast(query)
     if not isinstance(scale, Tensor):
         scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
@@ -30,11 +35,14 @@ def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Ten
     point, factor = query.detach(), scale.detach()
     with torch.no_grad(), autocast_off(query):
         bank = bank.to(query.dtype)
-        logits = point @ bank.mT
-        scaled = (logits * factor).masked_fill(~keep, float("-inf"))
-        lse = torch.logsumexp(scaled, dim=1)
-        # an empty row has lse -inf; its weights are zero, not NaN
-        p = torch.exp(scaled - lse.masked_fill(torch.isinf(lse), 0.0)[:, None])
-        mean_key, mean_logit = p @ bank, (p * logits).sum(dim=1)
+        scaled = ((point * factor) @ bank.mT).masked_fill_(~keep, float("-inf"))
+        best = scaled.amax(dim=1)
+        # an empty row has no largest entry; its weights are zero, not NaN
+        shift = best.masked_fill(torch.isinf(best), 0.0)
+        weights = scaled.sub_(shift[:, None]).exp_()
+        total = weights.sum(dim=1)
+        lse = shift + total.log()
+        mean_key = weights @ bank / total.clamp(min=torch.finfo(total.dtype).tiny)[:, None]
     # the tangent at the point: it adds exact zeros to the value, and its gradient is that of the log-sum-exp
-    return lse + factor * ((query - point) * mean_key).sum(dim=1) + (scale - factor) * mean_logit
+    tangent = factor * ((query - point) * mean_key).sum(dim=1) + (scale - factor) * (point * mean_key).sum(dim=1)
+    return lse + tangent, best

@@ -169,9 +169,10 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
         denominator = masked_logsumexp(logits, allowed)
         if self.log_epsilon:
             denominator = torch.logaddexp(denominator, logits.detach().amax(dim=1) + math.log(self.log_epsilon))
-        terms = (denominator - (logits * uniform_targets(positive, logits.dtype)).sum(dim=1)) * weights
-        counted = positive.any(dim=1)
-        return self.apply_reduction(torch.where(counted, terms, torch.zeros_like(terms)), counted.sum())
+        count = positive.sum(dim=1)
+        matched = torch.where(positive, logits, 0.0).sum(dim=1) / count.clamp(min=1)
+        terms = torch.where(count > 0, (denominator - matched) * weights, 0.0)
+        return self.apply_reduction(terms, (count > 0).sum())
 
     def _joint(self, vision: Tensor, text: Tensor, labels: Tensor | None, weights: Tensor) -> LossOutput:
         if labels is None or labels.dim() != 1:
@@ -210,7 +211,12 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     @torch.no_grad()
     def ranking_accuracy(similarity: Tensor, positive: Tensor) -> Tensor:
         """Share of (positive, negative) pairs in a row in which the positive is strictly more similar; 0 for none."""
-        negatives = similarity.masked_fill(positive, float("inf")).sort(dim=1).values
-        beaten = torch.searchsorted(negatives, similarity.contiguous())
-        pairs = (positive.sum(dim=1) * (~positive).sum(dim=1)).sum()
+        ordered, order = similarity.sort(dim=1)
+        positive = positive.gather(1, order)
+        below = (~positive).cumsum(dim=1, dtype=torch.int32)
+        # equal entries are not beaten: what counts is the number of negatives where the run of equals begins
+        starts = torch.ones_like(positive)
+        starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        beaten = torch.where(starts, below - (~positive).int(), 0).cummax(dim=1).values
+        pairs = (positive.sum(dim=1) * below[:, -1]).sum()
         return (beaten * positive).sum() / pairs.clamp(min=1)

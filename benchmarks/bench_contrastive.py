@@ -1,9 +1,10 @@
 """Contrastive losses against their twins: time and peak memory of forward and backward, in one process.
 
-    python benchmarks/bench_contrastive.py [--batch 256 1024] [--repeats 5]
+    python benchmarks/bench_contrastive.py [--batch 256 1024] [--repeats 5] [--only PART]
 
-Prints a Markdown table. Times are medians of alternating runs, in CPU time of the process (other work on the machine does not count); the ratio is old / new. Memory is the largest sum of
-live CPU allocations of torch during one forward and backward, without the inputs. One thread.
+Prints a Markdown table. Times are medians of alternating runs, in CPU time of the process (other work on the machine
+does not count); the ratio is old / new. Memory is the largest sum of live CPU allocations of torch during one forward
+and backward, without the inputs. One thread.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         self      m_i = log( 1 + sum_{k in N_i} exp((g_ik - g_ii) / t) )                  pushes samples apart
         same_id   m_i = sum_{p in P_i, p != i} -log( exp(g_ip / t) / sum_{k != i} exp(g_ik / t) )
 
-        inter = mean of l over terms that have a negative, mean of both directions
+        inter = mean of l over its terms (pooled: over anchors with negatives), mean of both directions
         loss  = inter + vision_weight * mean of m (vision) + text_weight * mean of m (text)
 
     Args:

@@ -103,10 +103,10 @@ class BaseSupervisedLoss(BaseLoss):
         indices = targets.masked_fill(~valid, 0)
         log_p = F.log_softmax(logits, dim=1)
         weights = None if self.class_weights is None else self.class_weights.to(log_p.dtype)
-        costs = -log_p if weights is None else -log_p * weights
-        loss = costs.gather(1, indices[:, None]).squeeze(1)
+        scores = log_p if weights is None else log_p * weights
+        loss = -scores.gather(1, indices[:, None]).squeeze(1)
         if self.label_smoothing:
-            loss = (1.0 - self.label_smoothing) * loss + self.label_smoothing * costs.mean(dim=1)
+            loss = (1.0 - self.label_smoothing) * loss - self.label_smoothing * scores.mean(dim=1)
         norm = valid.to(log_p.dtype)
         if weights is not None:
             norm = norm * weights[indices]

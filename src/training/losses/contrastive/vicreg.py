@@ -131,8 +131,9 @@ class VICRegLoss(BaseLoss):
     def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> LossOutput:
         """The loss of two views of one batch."""
         a, b = self._rows(z_a, z_b)
-        pair = (center(a), center(b)) if self.center_invariance else (a, b)
-        invariance = F.mse_loss(*pair)
+        raw, centred = (a, b), (center(a), center(b))
+        invariance = F.mse_loss(*(centred if self.center_invariance else raw))
+        a, b = centred
         variances = torch.stack([self._variance(a), self._variance(b)])
         covariances = torch.stack([self._covariance(a), self._covariance(b)])
         terms = {"invariance": invariance}
@@ -148,7 +149,7 @@ class VICRegLoss(BaseLoss):
 
     def regularize(self, z: Tensor) -> LossOutput:
         """Variance and covariance of one set of embeddings, each counted once; there is no invariance."""
-        x = self._enough(token_rows(z, self.tokens), z)
+        x = center(self._enough(token_rows(z, self.tokens), z))
         return self._weighted({"variance": self._variance(x), "covariance": self._covariance(x)})
 
     def _weighted(self, terms: Mapping[str, Tensor], **views: Tensor) -> LossOutput:
@@ -179,7 +180,8 @@ class VICRegLoss(BaseLoss):
     def _covariance(self, x: Tensor) -> Tensor:
         columns = x.shape[1]
         pairs = columns * max(columns - 1, 1) if self.covariance_norm == "pairs" else columns
-        return covariance_energy(x, chunk_size=self.chunk_size, recompute=self.checkpoint) / pairs
+        energy = covariance_energy(x, chunk_size=self.chunk_size, recompute=self.checkpoint, centered=True)
+        return energy / pairs
 
     def extra_repr(self) -> str:
         """Configuration."""

@@ -35,7 +35,9 @@ def off_diagonal_energy(matrix: Tensor) -> Tensor:
     return matrix.square().sum() - matrix.diagonal().square().sum()
 
 
-def covariance_energy(x: Tensor, *, chunk_size: int | None = None, recompute: bool = False) -> Tensor:
+def covariance_energy(
+    x: Tensor, *, chunk_size: int | None = None, recompute: bool = False, centered: bool = False
+) -> Tensor:
     """Sum of the squared off-diagonal entries of the covariance of ``[B, D]`` rows, without building more than needed.
 
     With centred rows, ``C = x^T x / (B - 1)`` is ``[D, D]`` and the Gram matrix ``G = x x^T / (B - 1)`` is ``[B, B]``.
@@ -43,11 +45,12 @@ def covariance_energy(x: Tensor, *, chunk_size: int | None = None, recompute: bo
     gradient; where one column outweighs all others by far the difference loses digits).
 
     Args:
-        x: ``[B, D]`` with ``B >= 2``; centred here.
+        x: ``[B, D]`` with ``B >= 2``.
         chunk_size: columns of the matrix that are formed at a time; default: all.
         recompute: form the matrix again in the backward pass instead of keeping it.
+        centered: the columns have mean 0 already.
     """
-    x = center(x)
+    x = x if centered else center(x)
     rows, columns = x.shape
     gram = rows < columns
     factor = x.mT if gram else x

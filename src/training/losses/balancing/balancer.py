@@ -88,7 +88,7 @@ class TermBalancer(TermsLoss, ScheduledModule):
 
     A balancer either *is given* values, ``balancer({"l1": ..., "lpips": ...})``, or *owns* the losses that compute
     them: with ``terms={"l1": nn.L1Loss(), ...}`` it is called with their arguments, which it hands on as
-    :class:`~.weighted_sum.WeightedSumLoss` does. It builds no network. Sub-classes implement ``combine``.
+    ``WeightedSumLoss`` does. It builds no network. Sub-classes implement ``combine``.
 
     Args:
         terms: name -> loss; each returns a 0-d tensor, or a dict whose ``"loss"`` is one.

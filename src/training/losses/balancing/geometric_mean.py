@@ -21,41 +21,41 @@ OBJECTIVES = ("geometric_mean", "log_mean", "log_sum")
 
 @LossRegistry.register("geometric_mean")
 class GeometricMeanLoss(TermBalancer):
-    r"""Balance losses of very different sizes by relative, not absolute, progress.
+    """Balance losses of very different sizes by relative, not absolute, progress.
 
     Use it when the terms have different units and nobody wants to tune weights: scaling a term by a constant leaves
-    the direction of the step unchanged. With :math:`\ell_i = \log(L_i + \epsilon)`, exponents :math:`e_i` and
-    shares :math:`a_i = e_i / \sum_j e_j`, the objective is one of
+    the direction of the step unchanged. With ``l_i = log(L_i + eps)``, exponents ``e_i`` and
+    shares ``a_i = e_i / sum_j e_j``, the objective is one of
 
-    * ``geometric_mean``: :math:`\exp \sum_i a_i \ell_i`, the paper's :math:`(\prod_i L_i)^{1/n}`. With ``focus`` on
-      terms F it is multiplied by :math:`\exp \sum_{j \in F} a'_j \ell_j`, the mean of these alone (the paper's
+    * ``geometric_mean``: ``exp sum_i a_i l_i``, the paper's ``(prod_i L_i)^(1/n)``. With ``focus`` on
+      terms F it is multiplied by ``exp(mean_j l_j)`` over j in F, the mean of these alone (the paper's
       focused strategy).
     * ``log_mean``: the logarithm of that. Its gradient does not shrink with the losses: better for plain SGD; with
       Adam-like optimisers nearly the same as the mean.
-    * ``log_sum``: :math:`\sum_i e_i \ell_i`.
+    * ``log_sum``: ``sum_i e_i l_i``.
 
-    The gradient of the log forms is :math:`a_i / (L_i + \epsilon)`: large losses get *small* absolute weights; what is
+    The gradient of the log forms is ``a_i / (L_i + eps)``: large losses get *small* absolute weights; what is
     equal is the relative rate of decrease. The total falls when one loss falls by a larger factor than the others
     rise, so a falling total does not mean that every term improves; the monitor watches for that.
 
     A floor keeps one term from running away to zero and taking the objective with it:
-    ``floor_weight`` times :math:`\sum_i \max(0, \log f - \ell_i)^2` (``floor_mode="log"``). Under ``log_sum`` a single
-    term settles at :math:`f e^{-1/(2w)}`. ``floor_mode="value"`` is :math:`\sum_i \max(0, f - L_i)^2`, which is without
+    ``floor_weight`` times ``sum_i max(0, log f - l_i)^2`` (``floor_mode="log"``). Under ``log_sum`` a single
+    term settles at ``f exp(-1 / (2 w))``. ``floor_mode="value"`` is ``sum_i max(0, f - L_i)^2``, which is without
     effect for small floors: at ``f = 1e-4`` its gradient is at most 2e-4 w against 1e4 and more of the logarithm.
 
     Args:
-        terms: name -> loss, see :class:`~.balancer.TermBalancer`.
+        terms: name -> loss, see ``TermBalancer``.
         arguments: per owned term, its parameter -> keyword of the call, where the two differ.
         names: or the names of the given values; any mapping is taken without both.
         objective: see above.
         exponents: weight per name (missing: 1), or one for all.
         focus: names that count once more.
-        eps: :math:`\epsilon`, or ``"dynamic"``: ``max(eps_floor, eps_fraction * smallest loss)``, without a gradient.
+        eps: a number, or ``"dynamic"``: ``max(eps_floor, eps_fraction * smallest loss)``, without a gradient.
         eps_floor, eps_fraction: of the dynamic epsilon.
-        floor: ``f``.
+        floor: ``f``, the value below which a term ought not to fall.
         floor_weight: 0 switches the penalty off. May be scheduled.
         floor_mode: ``log`` or ``value``.
-        schedules: of ``floor_weight``; see :class:`~training.losses.base.schedules.ScheduledModule`.
+        schedules: of ``floor_weight``; see ``ScheduledModule``.
         check: look at the values and raise for negative losses (waits for the device; for debugging).
 
     Terms must not be negative. A zero is fine: logarithms are taken of at least the smallest normal number, so that

@@ -19,38 +19,36 @@ __all__ = ["GradNormLoss"]
 
 @LossRegistry.register("gradnorm")
 class GradNormLoss(TermBalancer):
-    r"""Adapt the weights so that all terms pull on the shared parameters in proportion to how far they lag.
+    """Adapt the weights so that all terms pull on the shared parameters in proportion to how far they lag.
 
     Use it when terms share a trunk and their gradients there differ in size by orders of magnitude. Per update, with
-    shared parameters :math:`W`, weights :math:`w_i` (all 1 at the start) and :math:`T` terms:
+    shared parameters ``W``, weights ``w_i`` (all 1 at the start) and ``T`` terms:
 
-    * :math:`G_i = \lVert \nabla_W\, w_i L_i \rVert_2`, over all elements of :math:`W` together; mean :math:`\bar G`;
-    * inverse training rate :math:`r_i = \tilde L_i / \operatorname{mean}_j \tilde L_j`, with
-      :math:`\tilde L_i = L_i / L_i(0)`;
-    * targets :math:`\bar G\, r_i^\alpha`, constants;
-    * :math:`w_i \leftarrow w_i - \eta\, \partial_{w_i} \sum_j \lvert G_j - \bar G r_j^\alpha \rvert`, at least
-      ``min_weight``, then scaled to :math:`\sum_i w_i = T`.
+    * ``G_i = |grad_W (w_i L_i)|_2``, over all elements of ``W`` together; mean ``mean(G)``;
+    * inverse training rate ``r_i = p_i / mean_j p_j``, with ``p_i = L_i / L_i(0)``;
+    * targets ``target_i = mean(G) r_i^alpha``, constants;
+    * ``w_i <- w_i - lr d/dw_i sum_j |G_j - target_j|``, at least ``min_weight``, then scaled to ``sum_i w_i = T``.
 
-    ``forward`` gives :math:`\sum_i w_i L_i` with constant weights; ``balance`` does the rest::
+    ``forward`` gives ``sum_i w_i L_i`` with constant weights; ``balance`` does the rest::
 
         values = {"depth": ..., "normals": ...}
         out = loss(values)
         loss.balance(values, trunk.last_layer.parameters())    # before backward frees the graph
         out.loss.backward()
 
-    It needs one backward pass per term down to :math:`W`. With an activation in place of the parameters (the rendered
+    It needs one backward pass per term down to ``W``. With an activation in place of the parameters (the rendered
     image, the trunk's output) there is no pass through the network at all: the norms then measure what each term asks
     of that activation.
 
     Args:
-        terms: name -> loss, see :class:`~.balancer.TermBalancer`; ``compute`` gives the values for ``balance``.
+        terms: name -> loss, see ``TermBalancer``; ``compute`` gives the values for ``balance``.
         arguments: per owned term, its parameter -> keyword of the call, where the two differ.
         names: or the names of the given values.
         alpha: strength of the pull towards equal rates; 0 equalises the norms. 1.5 for unlike tasks, 0.12
             for like ones.
-        lr: :math:`\eta`, plain gradient descent. May be scheduled.
-        initial_losses: :math:`L_i(0)` for every name, where the first measured values depend too much on the
-            initialisation (:math:`\log C` for a cross entropy of C classes); ``None``: the first measured ones.
+        lr: step size of the weights, plain gradient descent. May be scheduled.
+        initial_losses: ``L_i(0)`` for every name, where the first measured values depend too much on the
+            initialisation (``log C`` for a cross entropy of C classes); ``None``: the first measured ones.
         min_weight: lower bound of a weight before scaling; keeps them positive.
         schedules: of ``lr``.
 

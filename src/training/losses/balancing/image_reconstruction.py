@@ -37,10 +37,10 @@ class _OnImages(nn.Module):
 
 @LossRegistry.register("image_weighted_sum")
 class ImageWeightedSumLoss(_OnImages, WeightedSumLoss):
-    r"""``w_p VGG + w_1 L1 + w_l LPIPS``: the weighted sum of the image trio, called with ``rendered`` and ``target``.
+    """``w_p VGG + w_1 L1 + w_l LPIPS``: the weighted sum of the image trio, called with ``rendered`` and ``target``.
 
-    A shorthand for :class:`~.weighted_sum.WeightedSumLoss` over
-    :func:`~training.losses.perceptual.image_reconstruction_losses`; formula, results and errors are its.
+    A shorthand for ``WeightedSumLoss`` over
+    ``image_reconstruction_losses``; formula, results and errors are its.
 
     Args:
         perceptual_weight, l1_weight, lpips_weight: at least 0, not all 0. A term of weight 0 is not computed, and its
@@ -80,8 +80,8 @@ class ImageWeightedSumLoss(_OnImages, WeightedSumLoss):
 class ImageGeometricMeanLoss(_OnImages, GeometricMeanLoss):
     """The geometric mean of VGG, L1 and LPIPS, called with ``rendered`` and ``target``.
 
-    A shorthand for :class:`~.geometric_mean.GeometricMeanLoss` over
-    :func:`~training.losses.perceptual.image_reconstruction_losses`; formula, results and errors are its.
+    A shorthand for ``GeometricMeanLoss`` over
+    ``image_reconstruction_losses``; formula, results and errors are its.
 
     Args:
         layers: of the VGG distance; ``None``: its default.
@@ -141,8 +141,8 @@ class ImageGeometricMeanLoss(_OnImages, GeometricMeanLoss):
 class ImageProductLoss(_OnImages, ProductLoss):
     """The product of VGG, L1 and LPIPS, alone or beside their weighted sum, called with ``rendered`` and ``target``.
 
-    A shorthand for :class:`~.product.ProductLoss` over
-    :func:`~training.losses.perceptual.image_reconstruction_losses`; formula, results and errors are its.
+    A shorthand for ``ProductLoss`` over
+    ``image_reconstruction_losses``; formula, results and errors are its.
 
     Args:
         layers: of the VGG distance; ``None``: its default.

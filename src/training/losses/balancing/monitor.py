@@ -39,7 +39,7 @@ class MonitorReport:
 
 
 class LossBalanceMonitor:
-    r"""Metrics and warning signs from the results of a balancer (any ``LossOutput`` with entries ``terms.<name>``).
+    """Metrics and warning signs from the results of a balancer (any ``LossOutput`` with entries ``terms.<name>``).
 
     Call it once per step, or once per logging interval::
 
@@ -49,10 +49,10 @@ class LossBalanceMonitor:
         logger.log(report.metrics)
         for warning in report.warnings: ...
 
-    Metrics (floats): ``loss``; per term ``term/<name>``, ``log/<name>`` :math:`= \log(L + \epsilon)`,
-    ``progress/<name>`` :math:`= L(t) / L(0)`, ``weight/<name>`` and ``gradient_norm/<name>`` where given;
-    ``geometric_mean``; ``jump`` :math:`= |\log GM(t) - \log GM(t-1)|`; ``penalty`` and ``penalty_share``
-    :math:`= |R| / (|R| + \sum_i |\log_i|)` where the result has a ``floor_penalty``; ``gradient_ratio``; ``image_std``.
+    Metrics (floats): ``loss``; per term ``term/<name>``, ``log/<name>`` ``= log(L + eps)``,
+    ``progress/<name>`` ``= L(t) / L(0)``, ``weight/<name>`` and ``gradient_norm/<name>`` where given;
+    ``geometric_mean``; ``jump`` ``= |log GM(t) - log GM(t-1)|``; ``penalty`` and ``penalty_share``
+    ``= |R| / (|R| + sum_i |log_i|)`` where the result has a ``floor_penalty``; ``gradient_ratio``; ``image_std``.
 
     Warnings, by kind:
 
@@ -68,7 +68,7 @@ class LossBalanceMonitor:
 
     Args:
         window: number of updates that are looked back on.
-        eps: :math:`\epsilon`.
+        eps: ``eps``.
         floor: value below which a term ought to be stopped by the floor penalty; ``None``: not looked at.
         keep: keep all reports in ``reports``, for ``plot``.
         vanishing, log_fall, share_notice, share_dominates, jump, jump_factor, jump_floor, gradient_ratio, compete,

@@ -19,33 +19,32 @@ __all__ = ["ProductLoss"]
 
 @LossRegistry.register("product")
 class ProductLoss(TermBalancer):
-    r"""The product of losses that are normalised by their running means.
+    """The product of losses that are normalised by their running means.
 
     Use it only to continue an experiment that used it: the gradient of one term is proportional to the product of the
     others, so it vanishes when one of them is near zero. For the idea behind it prefer
-    :class:`~.geometric_mean.GeometricMeanLoss`.
+    ``GeometricMeanLoss``.
 
-    With ratios :math:`q_i = L_i / (m_i + 10^{-8})` to the running means :math:`m_i`,
+    With ratios ``q_i = L_i / (m_i + 1e-8)`` to the running means ``m_i``,
 
-    .. math:: P = \prod_i (q_i + \epsilon), \qquad
-        \mathrm{loss} = (1 - w) \sum_i \alpha_i L_i + w \min(P, P_{max}).
+    ``P = prod_i (q_i + eps)``, ``loss = (1 - w) sum_i alpha_i L_i + w min(P, max_total)``.
 
     Args:
-        terms: name -> loss, see :class:`~.balancer.TermBalancer`.
+        terms: name -> loss, see ``TermBalancer``.
         arguments: per owned term, its parameter -> keyword of the call, where the two differ.
         names: or the names of the given values.
-        eps: :math:`\epsilon`.
-        normalize: divide by the running means; else :math:`q_i = L_i`.
-        warmup: number of updates of the means after which they are used; before, :math:`q_i = L_i`. With 0 the first
+        eps: added to every ratio.
+        normalize: divide by the running means; else ``q_i = L_i``.
+        warmup: number of updates of the means after which they are used; before, ``q_i = L_i``. With 0 the first
             call divides by itself, and there is no step in the objective.
         mean_steps: so many updates average evenly; from then on the means are exponential.
         momentum: of the exponential means.
         include_current: update the means with the batch before they are used, instead of after. The ratio of the first
             call is 1 in both cases.
-        max_ratio: clamp of :math:`q_i`, above which a term has no gradient; ``None``: no clamp.
-        max_total: :math:`P_{max}`, above which the product has no gradient; ``None``: no clamp.
-        product_weight: :math:`w` in [0, 1]. May be scheduled.
-        additive_weights: :math:`\alpha_i` per name (missing: 1), used where ``product_weight < 1``.
+        max_ratio: clamp of ``q_i``, above which a term has no gradient; ``None``: no clamp.
+        max_total: ``max_total``, above which the product has no gradient; ``None``: no clamp.
+        product_weight: ``w`` in [0, 1]. May be scheduled.
+        additive_weights: ``alpha_i`` per name (missing: 1), used where ``product_weight < 1``.
         schedules: of ``product_weight``.
 
     The means are updated in training mode only, per process (no exchange between processes), without a gradient.

@@ -19,26 +19,26 @@ LIKELIHOODS = {"gaussian": (1.0, 0.5), "laplace": (0.5, 1.0), "classification": 
 
 @LossRegistry.register("uncertainty")
 class UncertaintyWeightedLoss(TermBalancer):
-    r"""Learn a weight per term from the size of its errors (homoscedastic uncertainty).
+    """Learn a weight per term from the size of its errors (homoscedastic uncertainty).
 
     Use it when every term is (close to) a negative log-likelihood and the parameters of the loss can be trained
-    with the model. With :math:`s_i = \log \sigma_i^2` learned, the loss is :math:`\sum_i w_i L_i + s_i / 2`, where
+    with the model. With ``s_i = log sigma_i^2`` learned, the loss is ``sum_i w_i L_i + s_i / 2``, where
 
-    * ``gaussian`` (squared errors): :math:`w = e^{-s} / 2`;
-    * ``laplace`` (absolute errors, :math:`s = \log b^2`): :math:`w = e^{-s/2}`;
-    * ``classification`` (cross entropies; an approximation): :math:`w = e^{-s}`.
+    * ``gaussian`` (squared errors): ``w = exp(-s) / 2``;
+    * ``laplace`` (absolute errors, ``s = log b^2``): ``w = exp(-s / 2)``;
+    * ``classification`` (cross entropies; an approximation): ``w = exp(-s)``.
 
-    For fixed :math:`L` the Gaussian form is smallest at :math:`s = \log L`, where it is
-    :math:`\frac12 + \frac12 \log L` with weight :math:`1/(2L)`: at its optimum it *is* half of the log sum that
-    :class:`~.geometric_mean.GeometricMeanLoss` minimises directly, up to the lag of ``s``. Like that it is not bounded
-    below as :math:`L \to 0`; ``log_variance_range`` bounds it.
+    For fixed ``L`` the Gaussian form is smallest at ``s = log L``, where it is
+    ``1/2 + log(L) / 2`` with weight ``1/(2L)``: at its optimum it *is* half of the log sum that
+    ``GeometricMeanLoss`` minimises directly, up to the lag of ``s``. Like that it is not bounded
+    below as ``L -> 0``; ``log_variance_range`` bounds it.
 
-    ``log_scale=c`` puts :math:`h_i = \log(1 + L_i / c)` in place of :math:`L_i`: the geometric mean with learned
-    uncertainties. Since :math:`h \ge 0`, no scale can be lowered for ever; dividing the signed :math:`\log L_i` by a
+    ``log_scale=c`` puts ``h_i = log(1 + L_i / c)`` in place of ``L_i``: the geometric mean with learned
+    uncertainties. Since ``h >= 0``, no scale can be lowered for ever; dividing the signed ``log L_i`` by a
     learned scale, as an old sketch did, has no minimum as soon as one loss is below 1.
 
     Args:
-        terms: name -> loss, see :class:`~.balancer.TermBalancer`.
+        terms: name -> loss, see ``TermBalancer``.
         arguments: per owned term, its parameter -> keyword of the call, where the two differ.
         names: or the names of the given values.
         likelihood: one for all, or per name (missing: ``gaussian``).
@@ -51,7 +51,7 @@ class UncertaintyWeightedLoss(TermBalancer):
 
     Returns:
         ``LossOutput`` with ``loss``, ``terms.<name>`` (raw), ``weights.<name>`` (the factor in front of the term),
-        ``weighted.<name>`` (with its share of the regulariser), ``sigma.<name>`` (:math:`e^{s/2}`).
+        ``weighted.<name>`` (with its share of the regulariser), ``sigma.<name>`` (``exp(s / 2)``).
 
     State: ``log_variance.<name>``, 0-d.
 

@@ -29,13 +29,13 @@ def lpips_distance(
     safe_norm: bool = False,
     size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    r"""LPIPS of given features: :math:`\sum_l \operatorname{mean}_{h,w} \sum_c w_{lc} (\hat f_{lc} - \hat g_{lc})^2`.
+    """LPIPS of given features: ``sum_l mean_hw sum_c w_lc (n(f)_lc - n(g)_lc)^2``.
 
     Args:
         features_a, features_b: per layer ``[B, C_l, H_l, W_l]``.
         linear_weights: per layer ``[C_l]``.
-        eps: in :math:`\hat f = f / (\lVert f \rVert + \epsilon)`, the norm over channels.
-        safe_norm: :math:`\hat f = f / \sqrt{\lVert f \rVert^2 + \epsilon^2}` instead, whose gradient is finite where
+        eps: in ``n(f) = f / (|f| + eps)``, the norm over channels.
+        safe_norm: ``n(f) = f / sqrt(|f|^2 + eps^2)`` instead, whose gradient is finite where
             all channels are 0. The root at zero has none: there the plain form gives NaN gradients.
         size: keep the places: every layer is resized to this height and width in place of its mean.
 
@@ -65,7 +65,7 @@ class LPIPSLoss(FrozenNetworkLoss):
     Use it as a term of image reconstruction, or as a metric. The package's network is kept frozen and in eval mode
     whatever ``train`` says: in training mode its dropout would make the distance random.
 
-    The formula is that of :func:`lpips_distance` over five layers of VGG-16 (or AlexNet, SqueezeNet).
+    The formula is that of ``lpips_distance`` over five layers of VGG-16 (or AlexNet, SqueezeNet).
 
     Args:
         net: ``vgg``, ``alex`` or ``squeeze``.

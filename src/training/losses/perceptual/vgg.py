@@ -57,20 +57,19 @@ def _kind(module: nn.Module) -> str:
 
 @LossRegistry.register("vgg_perceptual")
 class VGGPerceptualLoss(FrozenNetworkLoss):
-    r"""Compare images by what a fixed classifier sees in them rather than pixel by pixel.
+    """Compare images by what a fixed classifier sees in them rather than pixel by pixel.
 
     Use it for reconstruction and synthesis, where small shifts matter less than missing structure. It needs no
     training; as it ignores low-frequency colour errors in deep layers, combine it with an L1 term.
 
-    .. math:: L = \frac{1}{\sum_l w_l} \sum_l w_l\, \operatorname{mean}_{c,h,w}\, d\bigl(\phi_l(x), \phi_l(y)\bigr)
-
-    with :math:`\phi_l` the output of layer l on the normalised image, d the squared or absolute difference.
+    ``L = sum_l w_l mean_chw d(phi_l(x), phi_l(y)) / sum_l w_l``
+    with ``phi_l`` the output of layer l on the normalised image, d the squared or absolute difference.
 
     Args:
         layers: names of layers: ``conv3_4`` is the fourth convolution of the third block *before* its ReLU,
             ``relu3_4`` the same after it, ``pool3`` the end of the block. Every layer is computed once for all.
             ``None``: ``conv1_2``, ``conv2_2``, ``conv3_4``, ``conv4_4``.
-        layer_weights: name -> :math:`w_l \ge 0`; missing ones count 1.
+        layer_weights: name -> ``w_l >= 0``; missing ones count 1.
         distance: ``mse`` or ``l1``.
         resize: side, or height and width, to which both images are resized (bilinear, anti-aliased) before.
         mean, std: per channel, of the images on which the network was trained; ``None`` for both: no normalisation.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ..catalog import Argument, Case, ResultKey, Symbol
 from . import calls
 from .rules import Rules, Target, converts, renames
-from .scopes import Binding, Scope, Scopes, neighbours
+from .scopes import FUNCTIONS, Binding, Scope, Scopes, neighbours
 from .signatures import positional
 from .text import Edit, Finding, Source
 
@@ -170,6 +170,7 @@ class Analysis:
         self.string_edits: list[tuple[Symbol, Target, list[Edit], Finding]] = []
         self.interesting: set[str] = set()
         self.self_attributes: dict[tuple[ast.AST, str], list[ast.AST]] = {}
+        self.returns: dict[ast.AST, list[ast.AST]] = {}
         self.stars: list[tuple[ast.ImportFrom, str]] = []
         self.star_uses: dict[int, dict[str, list[Use]]] = {}
         self._find_imports()
@@ -181,6 +182,7 @@ class Analysis:
         self._find_guards()
         self._find_aliases()
         self._find_self_attributes()
+        self._find_returns()
         for use in list(self._references()):
             self._classify(use)
         self._follow_instances()
@@ -710,22 +712,20 @@ class Analysis:
     def _partial(self, use: Use, call: ast.Call) -> None:
         symbol = use.symbol
         arguments = calls.bind(call, symbol.signature, 1, partial=True)
-        selectors = set(symbol.selectors)
+        complete = self._called_without_arguments(call)
         case, why = calls.choose(symbol, arguments)
-        if case is None or (selectors and not selectors <= set(arguments.bound)):
+        if case is None or (not complete and not set(symbol.selectors) <= set(arguments.bound)):
             self.block(symbol, call, "TL033", f"{symbol.name} in partial: {why or 'later arguments may choose'}")
             return
         use.target = self.rules.target(symbol, case)
         if use.target.twin:
             return
-        if len(call.args) > 1 and symbol.kind == "class":
-            pass  # positional arguments get names: later positional ones would shift, the class takes none
         conversion = calls.convert(
             self.source, call, case, case.arguments, self.rules,
             keywords_only=symbol.kind == "class", order=positional(case.new or ""), skip=1, arguments=arguments,
         )  # fmt: skip
         later = [name for name, a in case.arguments.items() if name not in arguments.bound and _changed(a)]
-        if conversion.problems or (later and not self._called_without_arguments(call)):
+        if conversion.problems or (later and not complete):
             problem = conversion.problems[0] if conversion.problems else f"{later[0]} may be passed later"
             self.block(symbol, call, "TL030", f"{symbol.name} in partial: {problem}")
             return
@@ -754,6 +754,19 @@ class Analysis:
         return True
 
     # -- instances -----------------------------------------------------------------------------------------------
+
+    def _find_returns(self) -> None:
+        """The values that each function returns; generators are left out."""
+        generators: set[ast.AST] = set()
+        for node in self.scopes.parents:
+            if isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)):
+                function = next((a for a in self.scopes.ancestors(node) if isinstance(a, FUNCTIONS)), None)
+                if function is not None and isinstance(node, ast.Return):
+                    self.returns.setdefault(function, []).append(node.value or _OTHER)
+                elif function is not None:
+                    generators.add(function)
+        for generator in generators:
+            self.returns.pop(generator, None)
 
     def _find_self_attributes(self) -> None:
         for node in self.scopes.scope_of:
@@ -791,7 +804,8 @@ class Analysis:
                 return self.constructed[node], True
             if isinstance(node.func, ast.Attribute) and node.func.attr in TRANSPARENT:
                 return self.instances(node.func.value, seen)
-            return [], False
+            returned = self._returned(node.func)
+            return self._union(returned, seen) if returned else ([], False)
         values: list[ast.AST | None]
         if isinstance(node, ast.Name):
             resolved = (
@@ -815,6 +829,9 @@ class Analysis:
             values = [node.value]
         else:
             return [], False
+        return self._union(values, seen)
+
+    def _union(self, values: Sequence[ast.AST | None], seen: frozenset[int]) -> tuple[list[Instance], bool]:
         found: list[Instance] = []
         pure = True
         for value in values:
@@ -824,15 +841,31 @@ class Analysis:
                 pure = pure and sure and bool(more)
         return found, pure
 
+    def _returned(self, func: ast.expr) -> list[ast.AST | None]:
+        """What a function of this file returns: one bound once, undecorated, and no generator."""
+        if not isinstance(func, ast.Name) or func not in self.scopes.scope_of:
+            return []
+        resolved = self.scopes.resolve(func.id, self.scopes.scope_of[func])
+        if resolved is None or len(resolved[1]) != 1:
+            return []
+        binding = resolved[1][0]
+        if isinstance(binding.value, ast.Lambda):
+            return [binding.value.body]
+        function = binding.node
+        if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+            return []
+        return list(self.returns.get(function, []))
+
     def _follow_instances(self) -> None:
         if not self.constructed:
             return
         for call, made in list(self.constructed.items()):
             self._instance_use(call, made, True)
         for node in list(self.scopes.scope_of):
-            if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
+            read = isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load)
+            if read or (isinstance(node, ast.Call) and node not in self.constructed and self._returned(node.func)):
                 made, pure = self.instances(node)
-                if made:
+                if made and isinstance(node, ast.expr):
                     self._instance_use(node, made, pure)
 
     def _instance_use(self, node: ast.expr, made: list[Instance], pure: bool) -> None:

@@ -560,7 +560,7 @@ class Rewriter:
             path = path.rpartition(".")[0]
         symbol = self.rules.symbol(path) if path else None
         if symbol is None:
-            owner = next((m for m in self._parents(dotted) if m in self.rules.modules), None)
+            owner = next((m for m in self._parents(dotted) if m in self.rules.catalog.modules), None)
             if owner is not None and self._resolved(node):
                 for other in self.rules.in_module.get(owner, {}).values():
                     self.block(other, node, "TL036", f"{value!r} patches the inside of an old module")

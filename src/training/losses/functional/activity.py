@@ -31,7 +31,7 @@ class _MeanMagnitude(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        scale = (grads[0] / max(ctx.shape[1], 1)).to(ctx.dtype)
+        scale: Tensor = (grads[0] / max(ctx.shape[1], 1)).to(ctx.dtype)
         return _unpack_signs(ctx.saved_tensors[0], ctx.shape, ctx.dtype) * scale[:, None]
 
 

@@ -179,6 +179,9 @@ def _add_checkpoint(commands: Any) -> None:
     )
     parser.add_argument("--skip", action="append", default=[], metavar="PREFIX", help="leave these keys alone")
     parser.add_argument(
+        "--drop-optimizer", action="store_true", help="empty optimizer states that number their parameters"
+    )
+    parser.add_argument(
         "--trust", action="store_true", help="load pickled objects, which can run code: for your own files only"
     )
     parser.add_argument("--catalog", type=Path, action="append", metavar="FILE", help="read this file instead")
@@ -200,6 +203,7 @@ def _run_checkpoint(arguments: argparse.Namespace) -> int:
             trust=arguments.trust,
             reverse=arguments.reverse,
             force=arguments.force,
+            drop_optimizer=arguments.drop_optimizer,
         )
     except CheckpointError as error:
         return _fail(str(error))
@@ -207,6 +211,7 @@ def _run_checkpoint(arguments: argparse.Namespace) -> int:
         data = {
             "changes": [vars(c) for c in plan.changes],
             "problems": plan.problems,
+            "notes": plan.notes,
             "written": written and str(written),
         }
         print(json.dumps(data, indent=2))
@@ -215,7 +220,9 @@ def _run_checkpoint(arguments: argparse.Namespace) -> int:
             place = f"{change.place}: " if change.place else ""
             note = f"  ({change.note})" if change.note else ""
             print(f"{place}{change.old} -> {change.new or 'dropped'}  [{change.symbol}]{note}")
-        print(*(f"not understood: {problem}" for problem in plan.problems), sep="\n", end="\n" if plan.problems else "")
+        for word, texts in (("note", plan.notes), ("not understood", plan.problems)):
+            for text in texts:
+                print(f"{word}: {text}")
         if plan.empty:
             print("nothing to convert: no keys of old losses")
         elif written is not None:

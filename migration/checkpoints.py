@@ -1,19 +1,21 @@
 """Checkpoint files whose losses have old keys -> the keys of the new losses.
 
-A file is understood as a tree of dicts and lists. Every dict of tensors in it is a state_dict, in which the keys of a
-loss stand below a prefix. Which old class stands there is said by the user (``PREFIX=OLD.NAME``), or recognised: the
-rules of one class, and no other with another outcome, know every key below the prefix, and the prefix is empty or reads
-like a loss. What is not understood is refused; nothing is written then.
+A file is understood as a tree of dicts and lists. Every dict in it that holds tensors is a state_dict, in which the
+keys of a loss stand below a prefix. Which old class stands there is said by the user (``PREFIX=OLD.NAME``), or
+recognised: the rules of one class, and no other with another outcome, know every key below the prefix, and the prefix
+is empty or reads like a loss. Losses inside a loss are converted after it. Optimizers follow their parameters, by name
+or by number. What is not understood is refused; nothing is written then.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import tempfile
 import warnings
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +23,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .catalog import Case, Catalog, Symbol
-from .state import convert_state, rule_for
+from .catalog import Case, Catalog, StateRule, Symbol
+from .parity import resolve
+from .state import UnknownKeys, convert_state, rule_for
 from .translate import Untranslatable, translate
 
-__all__ = ["CheckpointError", "KeyChange", "Plan", "convert_file", "default_output", "migrate_module", "plan"]
+__all__ = [
+    "CheckpointError",
+    "KeyChange",
+    "Plan",
+    "convert_file",
+    "default_output",
+    "migrate_module",
+    "parse_assignments",
+    "plan",
+]
 
 _LOSS_LIKE = re.compile(r"loss|criteri|objective|contrast|regulari", re.IGNORECASE)
+_WRAPPERS = ("module", "_orig_mod", "_forward_module")
+"""What DistributedDataParallel, torch.compile and Lightning put in front of a name."""
+_NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")
+_LIKE_PARAMETER = ("exp_avg", "momentum_buffer", "square_avg", "sum")
+"""Entries of optimizer states that have the shape of their parameter."""
+
+Row = tuple[Symbol, Case]
+Rows = Mapping[str, Row]
+"""Prefix (empty, or with a dot at the end) -> the row whose old class stands there."""
+Assignments = Mapping[str, list[Row]]
 
 
 class CheckpointError(ValueError):
-    """The file cannot be read, or holds something that is not understood."""
+    """The file cannot be read or written, or holds something that is not understood."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,7 @@ class Plan:
 
     changes: list[KeyChange] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
@@ -58,16 +81,13 @@ class Plan:
         return not self.changes and not self.problems
 
 
-Assignments = Mapping[str, tuple[Symbol, Case]]
-
-
-def parse_assignments(catalog: Catalog, texts: Sequence[str]) -> dict[str, tuple[Symbol, Case]]:
-    """``PREFIX=OLD.NAME`` or ``PREFIX=OLD.NAME:argument=value`` -> the row that holds.
+def parse_assignments(catalog: Catalog, texts: Sequence[str]) -> dict[str, list[Row]]:
+    """``PREFIX=OLD.NAME`` or ``PREFIX=OLD.NAME:argument=value`` -> the rows that may hold; the keys decide.
 
     Raises:
-        CheckpointError: not of this form, no such name, or several rows with different state rules.
+        CheckpointError: not of this form, no such name, or no row with state rules.
     """
-    found: dict[str, tuple[Symbol, Case]] = {}
+    found: dict[str, list[Row]] = {}
     for text in texts:
         prefix, equals, rest = text.partition("=")
         name, _, condition = rest.partition(":")
@@ -81,161 +101,501 @@ def parse_assignments(catalog: Catalog, texts: Sequence[str]) -> dict[str, tuple
         if condition:
             argument, _, value = condition.partition("=")
             cases = [c for c in cases if any(str(option) == value for option in c.when.get(argument, ()))]
-        if len({case.state for case in cases}) != 1:
-            raise CheckpointError(
-                f"--loss {text!r}: {'no row has' if not cases else 'several rows have different'} state rules"
-                + (", add :argument=value to choose one" if cases else "")
-            )
-        found[prefix and prefix.removesuffix(".") + "."] = (symbols[0], cases[0])
+        if not cases:
+            raise CheckpointError(f"--loss {text!r}: no row has state rules")
+        found[_dotted(prefix)] = [(symbols[0], case) for case in cases]
     return found
 
 
+def _dotted(prefix: str) -> str:
+    return prefix and prefix.removesuffix(".") + "."
+
+
 def _is_state_dict(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
-    )
+    return isinstance(value, Mapping) and any(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
 def _is_optimizer(value: Any) -> bool:
     return isinstance(value, Mapping) and {"state", "param_groups"} <= set(value)
 
 
-def _walk(value: Any, place: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
-    """Every state_dict, optimizer and module of the tree: place, container, key, value."""
-    if isinstance(value, Mapping):
-        items: Iterator[tuple[Any, Any]] = iter(value.items())
-    elif isinstance(value, list):
-        items = iter(enumerate(value))
-    else:
-        return
-    for key, item in items:
-        here = f"{place}.{key}" if place else str(key)
-        if _is_state_dict(item) or _is_optimizer(item) or isinstance(item, nn.Module):
-            yield here, value, key, item
-        else:
-            yield from _walk(item, here)
-
-
-def _prefixes(keys: Sequence[str]) -> list[str]:
-    """Every dotted prefix of the keys, outermost first, the empty one included."""
-    found = {""}
+def _below(keys: Sequence[str]) -> dict[str, list[str]]:
+    """Every dotted prefix of the keys, outermost first, the empty one included -> what follows it."""
+    found: dict[str, list[str]] = defaultdict(list)
     for key in keys:
-        parts = key.split(".")
-        found.update(".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
-    return sorted(found, key=lambda prefix: (prefix.count("."), prefix))
+        found[""].append(key)
+        for dot in re.finditer(r"\.", key):
+            found[key[: dot.end()]].append(key[dot.end() :])
+    return dict(sorted(found.items(), key=lambda item: (item[0].count("."), item[0])))
 
 
-def _knows(case: Case, keys: Sequence[str], reverse: bool) -> bool:
-    """Whether the rules of ``case`` know all ``keys``, and rename at least one."""
-    if not keys:
-        return False
-    fresh = {new for rule in case.state if rule.fresh for new in rule.new}
-    copies = {new for rule in case.state for new in rule.new[1:]}
-    renames = False
+def _reads_like_loss(prefix: str) -> bool:
+    names = [name for name in prefix.split(".")[:-1] if name not in _WRAPPERS]
+    return not names or bool(_LOSS_LIKE.search(names[-1]))
+
+
+def _unknown(case: Case, keys: Sequence[str], reverse: bool) -> list[str]:
+    """The keys that the rules of ``case`` do not know."""
+    spare = {n for rule in case.state for n in (rule.new[1:] if rule.old else rule.new)} if reverse else set()
+    return [key for key in keys if key not in spare and rule_for(case.state, key, reverse=reverse) is None]
+
+
+def _changes(case: Case, keys: Sequence[str], reverse: bool, *, drops: bool = False) -> bool:
+    """Whether ``case`` renames one of the keys (or drops one, with ``drops``)."""
     for key in keys:
-        rule = rule_for(case.state, key, reverse=reverse)
-        if rule is not None:
-            renames |= not (len(rule[0].new) == 1 and rule[0].old == rule[0].new[0])
-        elif not (reverse and (key in fresh or key in copies)):
-            return False
-    return renames
+        found = rule_for(case.state, key, reverse=reverse)
+        if found is not None and (found[0].new != (found[0].old,) if found[0].new else drops):
+            return True
+    return False
 
 
-def _outcome(case: Case, keys: Sequence[str], reverse: bool) -> tuple[tuple[str, str, bool, bool], ...]:
+def _outcome(case: Case, keys: Sequence[str], reverse: bool) -> tuple[tuple[str, tuple[str, ...], StateRule], ...]:
+    """Per key: what becomes of it, and by which rule."""
     rows = []
     for key in keys:
-        rule = rule_for(case.state, key, reverse=reverse)
-        if rule is not None:
-            targets = (rule[0].old,) if reverse else rule[0].new
-            new = " + ".join(target.replace("*", rule[1]) for target in targets)
-            rows.append((key, new, rule[0].transpose, rule[0].squeeze))
+        found = rule_for(case.state, key, reverse=reverse)
+        if found is not None:
+            rule, rest = found
+            targets = (rule.old,) if reverse else rule.new
+            rows.append((key, tuple(target.replace("*", rest) for target in targets), rule))
     return tuple(rows)
 
 
-def _recognise(
-    catalog: Catalog, state: Mapping[str, Any], place: str, given: Assignments, reverse: bool, plan: Plan
-) -> dict[str, tuple[Symbol, Case]]:
-    """Prefix -> row, for every loss with old keys in ``state``."""
-    keys = list(state)
-    found: dict[str, tuple[Symbol, Case]] = {}
-    for prefix in [*(p for p in given), *_prefixes(keys)]:
-        if any(prefix.startswith(taken) for taken in found):
-            continue
-        below = [key[len(prefix) :] for key in keys if key.startswith(prefix)]
-        if prefix in given:
-            if below and _knows(given[prefix][1], below, reverse):
-                found[prefix] = given[prefix]
-            continue
-        rows = [(s, c) for s, c in catalog.successors() if c.state and _knows(c, below, reverse)]
-        outcomes = {_outcome(case, below, reverse) for _, case in rows}
-        if not outcomes:
-            continue
-        where = f"{place or 'the file'}: prefix {prefix!r}"
-        names = ", ".join(dict.fromkeys(symbol.old for symbol, _ in rows))
-        if len(outcomes) > 1:
-            plan.problems.append(f"{where} could be any of {names}: say which with --loss {prefix.rstrip('.')}=NAME")
-        elif prefix and not _LOSS_LIKE.search(prefix.split(".")[-2]):
-            plan.problems.append(
+@dataclass
+class _Source:
+    """The names of a state_dict (or module) in their order, and the rows that were applied, inner losses later."""
+
+    shapes: dict[str, torch.Size | None]
+    """``None``: no parameter, as it is not floating."""
+    passes: list[Rows] = field(default_factory=list)
+    exact: bool = False
+    """All names are parameters."""
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A parameter of an optimizer: its old number, its name, whether its layout changes."""
+
+    number: int
+    name: str
+    transposed: bool = False
+
+
+class _Converter:
+    """One conversion: collects changes, problems and the sources of names on the way through the tree."""
+
+    def __init__(
+        self, catalog: Catalog, given: Assignments, skip: Sequence[str], reverse: bool, drop_optimizer: bool
+    ) -> None:
+        self.catalog, self.given, self.reverse, self.drop_optimizer = catalog, given, reverse, drop_optimizer
+        self.skip = tuple(_dotted(prefix) for prefix in skip)
+        self.plan = Plan()
+        self.sources: list[_Source] = []
+        self.used: set[str] = set()
+        self.rows = [(s, c) for s, c in catalog.successors() if c.state]
+
+    # --- the tree
+
+    def tree(self, value: Any, place: str, leaf: Callable[[Any, str], Any]) -> Any:
+        """``value`` with ``leaf`` applied to modules, state_dicts, optimizers; the same object if nothing changes."""
+        if isinstance(value, nn.Module) or _is_optimizer(value):
+            return leaf(value, place)
+        if isinstance(value, Mapping):
+            items = {key: self.tree(item, f"{place}.{key}" if place else str(key), leaf) for key, item in value.items()}
+            if _is_state_dict(items):
+                items = leaf(items, place)
+            same = list(items) == list(value) and all(items[key] is value[key] for key in items)
+            return value if same else _rebuilt(value, items)
+        if isinstance(value, (list, tuple)):
+            parts = [
+                self.tree(item, f"{place}.{number}" if place else str(number), leaf)
+                for number, item in enumerate(value)
+            ]
+            if all(a is b for a, b in zip(parts, value, strict=True)):
+                return value
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return value
+
+    def convert(self, data: Any) -> Any:
+        """The whole file: state_dicts and modules first, the optimizers that number their parameters afterwards."""
+        converted = self.tree(
+            data, "", lambda value, place: value if _is_optimizer(value) else self.names(value, place)
+        )
+        if any(source.passes for source in self.sources):
+            converted = self.tree(
+                converted, "", lambda value, place: self.optimizer(value, place) if _is_optimizer(value) else value
+            )
+        for prefix, rows in self.given.items():
+            if prefix not in self.used and not self._already(prefix):
+                self.plan.problems.append(
+                    f"--loss {prefix.rstrip('.')}={rows[0][0].old}: no state_dict has keys below {prefix!r}"
+                )
+        return converted
+
+    def names(self, value: Any, place: str) -> Any:
+        """A state_dict or module with new names."""
+        if isinstance(value, nn.Module):
+            return self.module(value, place)
+        tensors = {k: v for k, v in value.items() if isinstance(v, Tensor)}
+        source = _Source({k: v.shape if v.is_floating_point() else None for k, v in tensors.items()})
+        self.sources.append(source)
+        state = dict(value)
+        done: set[str] = set()
+        while rows := self.recognise([k for k, v in state.items() if isinstance(v, Tensor)], place, done):
+            source.passes.append(rows)
+            done |= set(rows)
+            state = self.apply(state, rows, place)
+        return state if done else value
+
+    # --- state_dicts
+
+    def recognise(self, keys: Sequence[str], place: str, done: set[str]) -> dict[str, Row]:
+        """Prefix -> row, for every outermost loss with old keys that is not ``done``."""
+        found: dict[str, Row] = {}
+        visible = [key for key in keys if not key.startswith(self.skip)] if self.skip else keys
+        for prefix, below in _below(visible).items():
+            if prefix in done or any(prefix.startswith(taken) for taken in found):
+                continue
+            where = f"{place or 'the file'}: prefix {prefix!r}"
+            if prefix in self.given:
+                row = self.assigned(where, prefix, below)
+            else:
+                row = self.guess(where, prefix, below, any(prefix.startswith(outer) for outer in done))
+            if row is not None:
+                found[prefix] = row
+        self.used |= set(found) & set(self.given)
+        return found
+
+    def assigned(self, where: str, prefix: str, below: Sequence[str]) -> Row | None:
+        """The row of the given class that knows all keys ``below``; ``None`` if they are new already."""
+        rows = self.given[prefix]
+        name = rows[0][0].old
+        complete = [(s, c) for s, c in rows if not _unknown(c, below, self.reverse)]
+        changing = [(s, c) for s, c in complete if _changes(c, below, self.reverse, drops=True)]
+        if len({_outcome(case, below, self.reverse) for _, case in changing}) > 1:
+            self.plan.problems.append(f"{where}: several rows of {name} hold, add :argument=value to --loss")
+        elif changing:
+            return changing[0]
+        elif not complete and not any(not _unknown(case, below, not self.reverse) for _, case in rows):
+            unknown = min((_unknown(case, below, self.reverse) for _, case in rows), key=len)
+            self.plan.problems.append(f"{where}: {name} has no rule for {', '.join(map(repr, unknown[:5]))}")
+        return None
+
+    def guess(self, where: str, prefix: str, below: Sequence[str], inside: bool) -> Row | None:
+        """The row that knows all keys ``below`` and renames one, if the name of the prefix supports it."""
+        rows = [(s, c) for s, c in self.rows if _changes(c, below, self.reverse)]
+        complete = [(s, c) for s, c in rows if not _unknown(c, below, self.reverse)]
+        names = ", ".join(dict.fromkeys(symbol.old for symbol, _ in complete or rows))
+        name = prefix.rstrip(".")
+        likely = inside or _reads_like_loss(prefix)
+        if not complete:
+            if rows and likely and prefix:
+                unknown = min((_unknown(c, below, self.reverse) for _, c in rows), key=len)
+                self.plan.problems.append(
+                    f"{where} has keys of {names}, and {', '.join(map(repr, unknown[:5]))}, which it does not have: "
+                    f"leave it with --skip {name}, or convert the losses inside with --loss"
+                )
+        elif len({_outcome(case, below, self.reverse) for _, case in complete}) > 1:
+            self.plan.problems.append(f"{where} could be any of {names}: say which with --loss {name}=NAME")
+        elif not likely:
+            self.plan.problems.append(
                 f"{where} has the keys of {names}, but its name is not that of a loss: "
-                f"convert it with --loss {prefix.rstrip('.')}=NAME, or leave it with --skip {prefix.rstrip('.')}"
+                f"convert it with --loss {name}=NAME, or leave it with --skip {name}"
             )
         else:
-            found[prefix] = rows[0]
-    return found
+            return complete[0]
+        return None
+
+    def apply(self, state: Mapping[str, Any], rows: Rows, place: str) -> dict[str, Any]:
+        """``state`` with the new keys in the places of the old ones."""
+        converted: dict[str, Any] = {}
+        listed: set[str] = set()
+        for key, value in state.items():
+            prefix = next((p for p in rows if key.startswith(p)), None)
+            if prefix is None or not isinstance(value, Tensor) or (self.skip and key.startswith(self.skip)):
+                converted[key] = value
+                continue
+            symbol, case = rows[prefix]
+            short = key[len(prefix) :]
+            for number, (name, item) in enumerate(convert_state(case, {short: value}, reverse=self.reverse).items()):
+                # copies share no memory: safetensors refuses that, and a later in-place update would reach both
+                converted[prefix + name] = item.clone() if number else item
+            for rule in case.state:
+                if rule.rows and prefix + rule.rows in converted and prefix + rule.new[0] not in listed:
+                    listed.add(prefix + rule.new[0])
+                    note = f"the number of rows of {rule.rows}"
+                    self.plan.changes.append(KeyChange(place, "", prefix + rule.new[0], symbol.old, note))
+            for old, targets, rule in _outcome(case, [short], self.reverse):
+                words = [w for w, on in (("transposed", rule.transpose), ("reshaped", rule.squeeze)) if on]
+                new = " + ".join(prefix + target for target in targets)
+                if new != prefix + old or words:
+                    note = ", ".join(words) or rule.drop
+                    self.plan.changes.append(KeyChange(place, prefix + old, new, symbol.old, note))
+            if self.reverse and rule_for(case.state, short, reverse=True) is None:
+                self.plan.changes.append(KeyChange(place, key, "", symbol.old, "the old class had no such entry"))
+        for prefix, (symbol, case) in rows.items():
+            dropped = [rule.old for rule in case.state if not rule.new]
+            if self.reverse and dropped:
+                self.plan.notes.append(
+                    f"{place or 'the file'}: {symbol.old} also had {', '.join(prefix + d for d in dropped)}, which the "
+                    "conversion had dropped: take them from the original file"
+                )
+        return converted
+
+    def _already(self, prefix: str) -> bool:
+        """Whether keys below ``prefix`` were seen by ``assigned``: converted, new already, or complained about."""
+        return any(prefix in _below(list(source.shapes)) for source in self.sources)
+
+    # --- pickled modules
+
+    def module(self, module: nn.Module, place: str) -> nn.Module:
+        """The module with successors in it."""
+        if self.reverse:
+            self.plan.problems.append(
+                f"{place or 'the file'}: a pickled module cannot be turned back, a state_dict can"
+            )
+            return module
+        shapes: dict[str, torch.Size | None] = {name: p.shape for name, p in module.named_parameters()}
+        passes: list[Rows] = []
+        new, changes, problems = migrate_module(module, self.catalog, passes)
+        self.sources.append(_Source(shapes, passes, exact=True))
+        self.plan.changes += [KeyChange(place, c.old, c.new, c.symbol, c.note) for c in changes]
+        self.plan.problems += [f"{place or 'the file'}: {problem}" for problem in problems]
+        return new
+
+    # --- optimizers
+
+    def optimizer(self, optimizer: Mapping[str, Any], place: str) -> Any:
+        """An optimizer state whose parameters have their new names or numbers."""
+        groups = optimizer["param_groups"]
+        numbers = [n for group in groups for n in group["params"]]
+        if all(isinstance(n, str) for n in numbers):
+            return self.named_optimizer(optimizer)
+        if self.drop_optimizer:
+            self.plan.notes.append(f"{place}: the optimizer's state was dropped")
+            return _rebuilt(optimizer, {**optimizer, "state": {}})
+        outcomes: list[list[list[_Slot]]] = []
+        for names, source in self.name_lists(optimizer):
+            moved = self.moved(names, source)
+            if moved not in outcomes:
+                outcomes.append(moved)
+        if len(outcomes) != 1 and not any(self.may_move(source) for source in self.sources):
+            return optimizer
+        if len(outcomes) != 1:
+            what = "no state_dict of the file fits" if not outcomes else "several state_dicts fit"
+            self.plan.problems.append(
+                f"{place}: the optimizer numbers its {len(numbers)} parameters, the conversion moves or drops some, "
+                f"and {what} them: save it with names (an optimizer over named_parameters()), or --drop-optimizer"
+            )
+            return optimizer
+        lossy = self.reverse and any(
+            not rule.new and "*" in rule.old
+            for source in self.sources
+            for rows in source.passes
+            for _, case in rows.values()
+            for rule in case.state
+        )
+        if lossy:
+            self.plan.problems.append(f"{place}: the old class had more parameters to number; --drop-optimizer")
+        return _renumbered(optimizer, outcomes[0])
+
+    def named_optimizer(self, optimizer: Mapping[str, Any]) -> Any:
+        """States by name."""
+        state = {}
+        for name, entry in optimizer["state"].items():
+            slot = self.rename(_Slot(0, name))
+            if slot is not None:
+                state[slot.name] = _entry(entry, slot.transposed)
+        groups = []
+        for group in optimizer["param_groups"]:
+            slots = [self.rename(_Slot(0, name)) for name in group["params"]]
+            groups.append({**group, "params": [slot.name for slot in slots if slot is not None]})
+        return _rebuilt(optimizer, {**optimizer, "state": state, "param_groups": groups})
+
+    def rename(self, slot: _Slot) -> _Slot | None:
+        """The slot under its new name, ``None`` if it was dropped."""
+        for source in self.sources:
+            if slot.name in source.shapes and source.passes:
+                (moved,) = self.moved([[slot]], source)
+                return moved[0] if moved else None
+        return slot
+
+    def name_lists(self, optimizer: Mapping[str, Any]) -> Iterator[tuple[list[list[_Slot]], _Source]]:
+        """Every reading of the optimizer's numbers as names that fits their count and shapes."""
+        groups = optimizer["param_groups"]
+        if all(len(group.get("param_names", ())) == len(group["params"]) for group in groups):
+            named = [[_Slot(*pair) for pair in zip(g["params"], g["param_names"], strict=True)] for g in groups]
+            first = {slot.name for group in named for slot in group}
+            # a wrapper that saves less than the whole model still names its parameters
+            source = max(self.sources, key=lambda s: (len(first & set(s.shapes)), len(s.passes)))
+            yield named, source
+            return
+        numbers = [n for group in groups for n in group["params"]]
+        joined = _Source({}, [])
+        for source in self.sources:
+            joined.shapes.update(source.shapes)
+            joined.passes += [rows for rows in source.passes if rows not in joined.passes]
+        for source in [*self.sources, *([joined] if len(self.sources) > 1 else [])]:
+            for names in self.parameter_names(source):
+                if len(names) == len(numbers) and _fits(optimizer["state"], numbers, [source.shapes[n] for n in names]):
+                    name_of = dict(zip(numbers, names, strict=True))
+                    yield [[_Slot(n, name_of[n]) for n in group["params"]] for group in groups], source
+                    break
+
+    def parameter_names(self, source: _Source) -> Iterator[list[str]]:
+        """What may be the parameters: all names, or those of the converted losses, with fewer and fewer doubtful ones.
+
+        First all, then without single entries of losses, which are mostly buffers, then without what is dropped.
+        """
+        names = [n for n, shape in source.shapes.items() if shape is not None]
+        names = names if source.exact else [n for n in names if not n.endswith(_NO_PARAMETERS)]
+        single, dropped, inside = set(), set(), set()
+        for prefix, (_, case) in (item for rows in source.passes for item in rows.items()):
+            for name in names:
+                found = rule_for(case.state, name[len(prefix) :], reverse=self.reverse)
+                inside |= {name} if name.startswith(prefix) else set()
+                if name.startswith(prefix) and found is not None:
+                    single |= {name} if "*" not in found[0].old else set()
+                    dropped |= {name} if not found[0].new else set()
+        for block in (names, [n for n in names if n in inside]):
+            yield block
+            yield [n for n in block if n not in single]
+            yield [n for n in block if n not in single | dropped]
+
+    def may_move(self, source: _Source) -> bool:
+        """Whether some parameter of ``source`` may get another number or layout."""
+        slots = [_Slot(n, name) for n, (name, shape) in enumerate(source.shapes.items()) if shape is not None]
+        (moved,) = self.moved([slots], source)
+        return [s.number for s in moved] != [s.number for s in slots] or any(s.transposed for s in moved)
+
+    def moved(self, groups: list[list[_Slot]], source: _Source) -> list[list[_Slot]]:
+        """Per group the parameters in their new order: that of the rules, within the places that the loss had."""
+        for rows in source.passes:
+            for prefix, (_, case) in rows.items():
+                groups = [self._moved_group(group, prefix, case) for group in groups]
+        return groups
+
+    def _moved_group(self, group: list[_Slot], prefix: str, case: Case) -> list[_Slot]:
+        ranked: list[tuple[int, _Slot]] = []
+        places: list[int] = []
+        for place, slot in enumerate(group):
+            found = rule_for(case.state, slot.name[len(prefix) :], reverse=self.reverse)
+            if slot.name.startswith(prefix) and found is not None:
+                rule, rest = found
+                places.append(place)
+                targets = (rule.old,) if self.reverse else rule.new[:1]
+                for target in targets:
+                    name = prefix + target.replace("*", rest)
+                    ranked.append((case.state.index(rule), _Slot(slot.number, name, slot.transposed ^ rule.transpose)))
+        if not self.reverse:
+            ranked.sort(key=lambda item: item[0])
+        filled: list[_Slot | None] = list(group)
+        for place in places:
+            filled[place] = None
+        for place, (_, slot) in zip(places, ranked, strict=False):
+            filled[place] = slot
+        return [slot for slot in filled if slot is not None]
 
 
-def _convert_state_dict(state: Mapping[str, Any], rows: Assignments, reverse: bool) -> dict[str, Any]:
-    """``state`` with the new keys in the places of the old ones."""
-    converted: dict[str, Any] = {}
-    done: set[str] = set()
-    for key, value in state.items():
-        prefix = next((p for p in rows if key.startswith(p)), None)
-        if prefix is None:
-            converted[key] = value
-        elif prefix not in done:
-            done.add(prefix)
-            below = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-            new = convert_state(rows[prefix][1], below, reverse=reverse)
-            # copies share no memory: safetensors refuses that, and a later in-place update would reach both
-            converted.update({prefix + k: v.clone() for k, v in new.items()})
-    return converted
+def _rebuilt(like: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
+    """``items`` as a mapping of the type of ``like``, with its attributes (``_metadata`` of a state_dict)."""
+    if not isinstance(like, dict):
+        return dict(items)
+    made = copy.copy(like)
+    made.clear()
+    made.update(items)
+    return made
 
 
-def _rename(name: str, rows: Assignments, reverse: bool) -> tuple[str, bool]:
-    """The new name of a parameter, and whether its layout is transposed."""
-    for prefix, (_, case) in rows.items():
-        if name.startswith(prefix):
-            rule = rule_for(case.state, name[len(prefix) :], reverse=reverse)
-            if rule is not None and rule[0].new:
-                target = rule[0].old if reverse else rule[0].new[0]
-                return prefix + target.replace("*", rule[1]), rule[0].transpose
-    return name, False
+def _entry(entry: Any, transposed: bool) -> Any:
+    if not transposed:
+        return entry
+    return {k: v.mT.contiguous() if isinstance(v, Tensor) and v.dim() >= 2 else v for k, v in entry.items()}
 
 
-def _convert_optimizer(optimizer: Mapping[str, Any], rows: Assignments, reverse: bool) -> dict[str, Any]:
-    """An optimizer state with the names of its parameters renamed (states by index keep their order)."""
-    state = {}
-    for key, entry in optimizer["state"].items():
-        new, transpose = _rename(key, rows, reverse) if isinstance(key, str) else (key, False)
-        if transpose:
-            entry = {k: v.mT.contiguous() if isinstance(v, Tensor) and v.dim() >= 2 else v for k, v in entry.items()}
-        state[new] = entry
-    groups = []
-    for group in optimizer["param_groups"]:
-        new_group = dict(group)
-        for field_name in ("params", "param_names"):
-            if field_name in group:
-                new_group[field_name] = [
-                    _rename(name, rows, reverse)[0] if isinstance(name, str) else name for name in group[field_name]
-                ]
-        groups.append(new_group)
-    return {**optimizer, "state": state, "param_groups": groups}
+def _fits(states: Mapping[Any, Any], numbers: Sequence[int], shapes: Sequence[torch.Size | None]) -> bool:
+    for number, shape in zip(numbers, shapes, strict=True):
+        entry = states.get(number, {})
+        if any(isinstance(entry.get(k), Tensor) and entry[k].shape != shape for k in _LIKE_PARAMETER):
+            return False
+    return True
 
 
-def migrate_module(module: nn.Module, catalog: Catalog) -> tuple[nn.Module, list[KeyChange], list[str]]:
+def _renumbered(optimizer: Mapping[str, Any], groups: list[list[_Slot]]) -> Any:
+    """The optimizer state with its parameters in the order of ``groups``."""
+    state, made, count = {}, [], 0
+    for group, slots in zip(optimizer["param_groups"], groups, strict=True):
+        new_group = {**group, "params": list(range(count, count + len(slots)))}
+        if "param_names" in group:
+            new_group["param_names"] = [slot.name for slot in slots]
+        for number, slot in enumerate(slots, count):
+            if slot.number in optimizer["state"]:
+                state[number] = _entry(optimizer["state"][slot.number], slot.transposed)
+        count += len(slots)
+        made.append(new_group)
+    return _rebuilt(optimizer, {**optimizer, "state": state, "param_groups": made})
+
+
+# --- pickled modules -----------------------------------------------------------------------------------------------
+
+_PLAIN = (bool, int, float, str, type(None), tuple, list)
+
+
+def _arguments(old: nn.Module, symbol: Symbol) -> dict[str, Any]:
+    """The constructor's arguments, read from the attributes of ``old``.
+
+    Raises:
+        Untranslatable: an argument was not kept, or a fresh object made with these arguments differs from ``old``.
+    """
+    given = {name: getattr(old, name) for name in symbol.signature if hasattr(old, name)}
+    table = symbol.cases[0].arguments
+    # what is dropped or reported has no counterpart in the new object: not kept counts as not given
+    unkept = [n for n, a in table.items() if n not in given and a.drop is None and a.report is None and not a.variadic]
+    lost = [n for n in unkept if table[n].required]
+    if lost:
+        raise Untranslatable(f"does not keep its argument {', '.join(lost)}")
+    required = {n for n, a in table.items() if a.required and n not in given}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            fresh = resolve(symbol.twin)(**given)
+        except (TypeError, ValueError) as error:
+            missing = f" ({', '.join(sorted(required))} was not kept)" if required else ""
+            raise Untranslatable(f"cannot be built again from its attributes{missing}: {error}") from error
+    kept = {n: v for n, v in vars(old).items() if isinstance(v, _PLAIN) and n != "training"}
+    other = [n for n, v in kept.items() if n not in vars(fresh) or repr(vars(fresh)[n]) != repr(v)]
+    if {k: v.shape for k, v in old.state_dict().items()} != {k: v.shape for k, v in fresh.state_dict().items()}:
+        other.append("the shapes of its state")
+    if other:
+        raise Untranslatable(
+            f"is not what its attributes say: {', '.join(other)} "
+            + (f"(its arguments {', '.join(unkept)} were not kept)" if unkept else "changed after it was built")
+        )
+    return given
+
+
+def _successor(old: nn.Module, symbol: Symbol) -> tuple[nn.Module, Case]:
+    case, arguments = translate(symbol, (), _arguments(old, symbol))
+    assert case.new is not None
+    with torch.random.fork_rng(devices=[]):
+        new: nn.Module = resolve(case.new)(**arguments)
+    like = next((t for t in old.state_dict().values() if t.is_floating_point()), None)
+    if like is not None:
+        new.to(device=like.device, dtype=like.dtype)
+    new.load_state_dict(convert_state(case, old.state_dict()))
+    return new.train(old.training), case
+
+
+def migrate_module(
+    module: nn.Module, catalog: Catalog, passes: list[Rows] | None = None
+) -> tuple[nn.Module, list[KeyChange], list[str]]:
     """``module`` with every old loss in it replaced by its successor, built from the old one's attributes.
+
+    An old loss that holds others is replaced first, then those inside its successor.
+
+    Args:
+        module: changed in place, unless it is an old loss itself.
+        catalog: the rows.
+        passes: gets the rows that were applied, by prefix, outer losses first.
 
     Returns:
         The module (or the successor, if it is a loss itself), what was replaced, and what could not be.
@@ -243,41 +603,37 @@ def migrate_module(module: nn.Module, catalog: Catalog) -> tuple[nn.Module, list
     twins = {symbol.twin: symbol for symbol in catalog.symbols if symbol.kind == "class"}
     changes: list[KeyChange] = []
     problems: list[str] = []
+    seen: dict[int, nn.Module] = {}
 
-    def successor(old: nn.Module, place: str) -> nn.Module | None:
+    def visit(old: nn.Module, prefix: str) -> nn.Module:
+        if id(old) in seen:
+            return seen[id(old)]
+        new = old
         symbol = twins.get(f"{type(old).__module__}.{type(old).__qualname__}")
-        if symbol is None:
-            return None
-        given = {name: getattr(old, name) for name in symbol.signature if hasattr(old, name)}
-        missing = [name for name, arg in symbol.signature.items() if name not in given and not arg.variadic]
-        unclear = [n for n in missing if symbol.cases[0].arguments[n].drop is None]
-        if unclear:
-            problems.append(
-                f"{place or 'the file'}: {symbol.old} does not keep its argument {', '.join(unclear)}; build "
-                "the successor in code and load the converted state_dict"
-            )
-            return None
-        try:
-            case, arguments = translate(symbol, (), given)
-            assert case.new is not None
-            path, _, name = case.new.rpartition(".")
-            new: nn.Module = getattr(__import__(path, fromlist=[name]), name)(**arguments)
-            new.load_state_dict(convert_state(case, old.state_dict()))
-        except (Untranslatable, ValueError, RuntimeError, KeyError) as error:
-            problems.append(f"{place or 'the file'}: {symbol.old}: {error}")
-            return None
-        new.train(old.training)
-        changes.append(KeyChange(place, symbol.old, case.new, symbol.old, "module"))
+        if symbol is not None:
+            place = prefix.rstrip(".")
+            try:
+                new, case = _successor(old, symbol)
+            except (Untranslatable, ValueError, RuntimeError, TypeError, UnknownKeys) as error:
+                problems.append(
+                    f"{place or 'it'}: {symbol.old} {error}; build the successor in code and load the "
+                    "converted state_dict"
+                )
+                return old
+            if passes is not None:
+                passes.append({prefix: (symbol, case)})
+            changes.append(KeyChange(place, place or symbol.name, case.new or "", symbol.old, "module"))
+        seen[id(old)] = seen[id(new)] = new
+        for name, child in list(new.named_children()):
+            replaced = visit(child, f"{prefix}{name}.")
+            if replaced is not child:
+                new._modules[name] = replaced
         return new
 
-    replaced = successor(module, "")
-    if replaced is not None:
-        return replaced, changes, problems
-    for name, child in list(module.named_modules()):
-        if name and (new := successor(child, name)) is not None:
-            parent, _, last = name.rpartition(".")
-            setattr(module.get_submodule(parent), last, new)
-    return module, changes, problems
+    return visit(module, ""), changes, problems
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
 
 
 def plan(
@@ -287,99 +643,65 @@ def plan(
     assignments: Assignments | None = None,
     skip: Sequence[str] = (),
     reverse: bool = False,
+    drop_optimizer: bool = False,
 ) -> tuple[Plan, Any]:
     """What the conversion of the loaded ``data`` does, and its result. ``data`` itself is not changed, except modules.
 
     Args:
         data: what ``torch.load`` returned.
         catalog: the rows.
-        assignments: prefix -> row, as ``parse_assignments`` gives it.
+        assignments: prefix -> rows, as ``parse_assignments`` gives it.
         skip: prefixes that are left alone.
         reverse: back to the old keys.
+        drop_optimizer: empty the state of optimizers that number their parameters.
+
+    Raises:
+        CheckpointError: there is no state_dict and no module in it.
     """
-    result = Plan()
-    box: dict[str, Any] = {"": data}
-    given = dict(assignments or {})
-    rows_of_all: dict[str, tuple[Symbol, Case]] = {}
-    skipped = tuple(prefix.removesuffix(".") + "." for prefix in skip)
-
-    def convert(value: Any, place: str) -> Any:
-        if isinstance(value, nn.Module):
-            if reverse:
-                result.problems.append(
-                    f"{place or 'the file'}: a pickled module cannot be turned back, a state_dict can"
-                )
-                return value
-            module, changes, problems = migrate_module(value, catalog)
-            result.changes += changes
-            result.problems += problems
-            return module
-        if _is_state_dict(value):
-            visible = {key: item for key, item in value.items() if not key.startswith(skipped or ("\0",))}
-            rows = _recognise(catalog, visible, place, given, reverse, result)
-            rows_of_all.update(rows)
-            for prefix, (symbol, case) in rows.items():
-                below = [key[len(prefix) :] for key in visible if key.startswith(prefix)]
-                for old, new, transpose, squeeze in _outcome(case, below, reverse):
-                    notes = [word for word, on in (("transposed", transpose), ("reshaped", squeeze)) if on]
-                    targets = " + ".join(prefix + part for part in new.split(" + ") if part)
-                    result.changes.append(KeyChange(place, prefix + old, targets, symbol.old, ", ".join(notes)))
-            return _convert_state_dict(value, rows, reverse) if rows else value
-        if isinstance(value, Mapping):
-            inside = {
-                key: item if _is_optimizer(item) else convert(item, f"{place}.{key}" if place else str(key))
-                for key, item in value.items()
-            }
-            return OrderedDict(inside) if isinstance(value, OrderedDict) else inside
-        if isinstance(value, list):
-            return [item if _is_optimizer(item) else convert(item, f"{place}.{i}") for i, item in enumerate(value)]
-        return value
-
-    converted = convert(data, "")
-    box[""] = converted
-    if rows_of_all:
-        for _, container, key, item in list(_walk(box)):
-            if _is_optimizer(item):
-                container[key] = _convert_optimizer(item, rows_of_all, reverse)
-    unused = [prefix for prefix in given if prefix not in rows_of_all]
-    already = [p for p in unused if _already(data, p, given[p][1], reverse)]
-    result.problems += [
-        f"--loss {prefix.rstrip('.')}={given[prefix][0].old}: no state_dict has old keys of it below {prefix!r}"
-        for prefix in unused
-        if prefix not in already
-    ]
-    return result, box[""]
+    converter = _Converter(catalog, assignments or {}, skip, reverse, drop_optimizer)
+    converted = converter.convert(data)
+    if not converter.sources:
+        raise CheckpointError("neither a state_dict nor a module is in it")
+    return converter.plan, converted
 
 
-def _already(data: Any, prefix: str, case: Case, reverse: bool) -> bool:
-    """Whether the keys below ``prefix`` are those that the conversion would give."""
-    box = {"": data}
-    for _, _, _, item in _walk(box):
-        if _is_state_dict(item):
-            below = [key[len(prefix) :] for key in item if key.startswith(prefix)]
-            if _knows(case, below, not reverse):
-                return True
-    return False
+def _safetensors() -> Any:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise CheckpointError("safetensors files need the package safetensors: pip install safetensors") from error
+    return safetensors
 
 
 def _load(path: Path, trust: bool) -> tuple[Any, dict[str, str] | None]:
     """The content of the file, and the metadata of a safetensors file."""
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no mapping
-    from .shims import install
-
-    install()  # pickles name the old paths
+    hint = ""
     try:
+        if path.suffix == ".safetensors":
+            with _safetensors().safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no mapping
+        from .shims import install
+
+        install()  # pickles name the old paths
+        hint = "" if trust else "; --trust loads pickled objects, which can run code, so use it for your own files only"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             return torch.load(path, map_location="cpu", weights_only=not trust), None
+    except CheckpointError:
+        raise
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = "" if trust else "; --trust loads pickled objects, which can run code, so use it for your own files only"
         raise CheckpointError(f"{path}: cannot be loaded: {first}{hint}") from error
+
+
+def _save(content: Any, path: Path, metadata: dict[str, str] | None) -> None:
+    if metadata is None:
+        torch.save(content, path)
+    else:
+        _safetensors().torch.save_file({k: v.contiguous() for k, v in content.items()}, path, metadata or None)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def default_output(path: Path, reverse: bool = False) -> Path:
@@ -398,6 +720,7 @@ def convert_file(
     trust: bool = False,
     reverse: bool = False,
     force: bool = False,
+    drop_optimizer: bool = False,
 ) -> tuple[Plan, Path | None]:
     """Plan the conversion of a file and, with ``write``, write the result to a new file, all of it or nothing.
 
@@ -409,30 +732,34 @@ def convert_file(
     """
     if not path.is_file():
         raise CheckpointError(f"FILE {str(path)!r} does not exist or is no file")
+    assignments = parse_assignments(catalog, losses)
     data, metadata = _load(path, trust)
-    made, converted = plan(data, catalog, assignments=parse_assignments(catalog, losses), skip=skip, reverse=reverse)
+    try:
+        made, converted = plan(
+            data, catalog, assignments=assignments, skip=skip, reverse=reverse, drop_optimizer=drop_optimizer
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if not write or made.problems or not made.changes:
         return made, None
     target = output or default_output(path, reverse)
+    if target.exists() and target.samefile(path):
+        raise CheckpointError(f"--output {target}: that is FILE itself, which stays as it is")
     if target.exists() and not force:
         raise CheckpointError(f"{target} exists; choose another --output, or --force")
     if not target.parent.is_dir():
         raise CheckpointError(f"--output {target}: the folder {target.parent} does not exist")
+    name = ""
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
-    except OSError as error:
-        raise CheckpointError(f"{target}: cannot be written: {error}") from error
-    try:
-        if metadata is not None:
-            from safetensors.torch import save_file
-
-            save_file({key: value.contiguous() for key, value in converted.items()}, name, metadata or None)
-        else:
-            torch.save(converted, name)
+        _save(converted, Path(name), metadata)
         os.chmod(name, path.stat().st_mode & 0o777)
         os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):
+            raise CheckpointError(f"{target}: cannot be written: {error}") from error
         raise
     return made, target

@@ -53,12 +53,22 @@ def convert_state(case: Case, state: Mapping[str, Any], *, reverse: bool = False
             rule, rest = found
             targets = (rule.old,) if reverse else rule.new
             converted.update({target.replace("*", rest): _value(rule, value, reverse) for target in targets if target})
-        elif not (reverse and any(key in (rule.new if rule.fresh else rule.new[1:]) for rule in case.state)):
-            # with reverse, the old state has no fresh keys, and copies of a one-to-many rule were read from the first
+        elif not (reverse and any(key in (rule.new[1:] if rule.old else rule.new) for rule in case.state)):
+            # with reverse, the old state lacks keys that had no counterpart, and copies of a one-to-many rule were read
+            # from the first
             unknown.append(key)
     if unknown:
         raise UnknownKeys(unknown)
+    for rule in case.state:
+        if rule.rows in converted:
+            converted.update(dict.fromkeys(rule.new, _number(converted[rule.rows].shape[0])))
     return converted
+
+
+def _number(value: int) -> Any:
+    import torch  # there are tensors, so it is loaded
+
+    return torch.tensor(value)
 
 
 def upgrade_in_place(

@@ -56,6 +56,9 @@ One TOML file describes one old system. The file is data with a closed set of op
     [[symbol.state]]
     new = "vision_queue.ids"                # a key that the old state lacks: the new object's own value stays
     fresh = "the old queue had no ids"
+    [[symbol.state]]
+    new = "vision_queue.filled"             # a key that the old state lacks: the number of rows of another new key
+    rows = "vision_queue.features"
 
     [[symbol.case]]                         # optional: one row per value of arguments that choose a successor
     when = { loss_type = "nt_xent" }        # literal, or list of literals; a missing argument counts as its default
@@ -206,7 +209,11 @@ class ResultKey:
 
 @dataclass(frozen=True)
 class StateRule:
-    """State_dict keys ``old`` -> each of ``new`` (empty: dropped). ``fresh``: ``new`` had no counterpart."""
+    """State_dict keys ``old`` -> each of ``new`` (empty: dropped). ``fresh``: ``new`` had no counterpart.
+
+    ``rows``: ``new`` had no counterpart either; its value is the number of rows of that new key. The rules stand in the
+    order in which the new object holds its parameters.
+    """
 
     old: str
     new: tuple[str, ...]
@@ -214,6 +221,7 @@ class StateRule:
     squeeze: bool = False
     drop: str = ""
     fresh: str = ""
+    rows: str = ""
 
     def match(self, key: str) -> str | None:
         """The part that ``*`` stands for if ``key`` matches ``old``, else ``None``."""
@@ -403,7 +411,7 @@ _CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns
 }
 _SYMBOL = _CASE | {"old", "kind", "exported", "aliases", "case"}
 _ARGUMENT = {"default", "rename", "drop", "report", "pin", "map", "scale", "invert", "variadic", "keyword_only", "note"}
-_STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh"}
+_STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows"}
 _CONFIG = {"path", "name", "arguments", "names"}
 _PARITY = ("exact", "documented", "fixed")
 _MERGED = ("arguments", "pins", "forward", "results", "members")
@@ -557,13 +565,14 @@ def _state(row: _Row, data: Any) -> StateRule:
     if not isinstance(data, dict):
         raise row.fail("state", f"expected tables, found {data!r}")
     row.only(_STATE, "state.", data)
-    fresh = data.get("fresh", "")
-    old, new = data.get("old", "" if fresh else None), data.get("new", [])
+    fresh, rows = data.get("fresh", ""), data.get("rows", "")
+    old, new = data.get("old", "" if fresh or rows else None), data.get("new", [])
     if not isinstance(old, str):
         raise row.fail("state.old", f"expected a string, found {old!r}")
     targets = (new,) if isinstance(new, str) else tuple(new)
-    if fresh and (old or not targets or set(data) - {"new", "fresh"}):
-        raise row.fail("state.fresh", "stands beside new alone")
+    for name in ("fresh", "rows"):
+        if data.get(name) and (not targets or set(data) - {"new", name}):
+            raise row.fail(f"state.{name}", "stands beside new alone")
     if bool(targets) == bool(data.get("drop")):
         raise row.fail("state.new", f"{old!r} needs either new or drop")
     for target in targets:
@@ -576,6 +585,7 @@ def _state(row: _Row, data: Any) -> StateRule:
         bool(data.get("squeeze")),
         drop=str(data.get("drop", "")),
         fresh=str(fresh),
+        rows=str(rows),
     )
 
 
@@ -722,7 +732,9 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
         for name, target in names.items():
             if target not in known:
                 raise row.fail(f"names.{name}", f"no [[symbol]] row for {target!r}")
-        configs.append(ConfigRule(row.get("path", str), row.get("name", str), row.get("arguments", str, ""), names, system))
+        configs.append(
+            ConfigRule(row.get("path", str), row.get("name", str), row.get("arguments", str, ""), names, system)
+        )
     packages = dict.fromkeys(roots, twins) if top.get("package", bool, True) else {}
     packages.update(dict.fromkeys(parents, twins))
     try:

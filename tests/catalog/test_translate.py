@@ -92,6 +92,16 @@ def test_states_there_and_back() -> None:
         assert torch.equal(value, old_state()[key])
 
 
+def test_a_key_may_be_the_number_of_rows_of_another() -> None:
+    case = Case("n.New", "exact", state=(*STATE.state, StateRule("", ("queue.filled",), rows="queue.features")))
+    new = convert_state(case, old_state())
+    assert new["queue.filled"].dtype == torch.int64
+    assert new["queue.filled"].shape == ()
+    assert int(new["queue.filled"]) == 3
+    assert "queue.filled" not in convert_state(case, {"ptr": torch.tensor([5])})
+    assert set(convert_state(case, new, reverse=True)) == set(old_state()) - {"junk"}
+
+
 def test_unknown_keys_are_refused() -> None:
     with pytest.raises(UnknownKeys, match="'nope'"):
         convert_state(STATE, {"nope": torch.zeros(1)})

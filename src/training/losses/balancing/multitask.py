@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base import BaseLoss, LossOutput
+from ..base.base_loss import require_choice, require_number
 from ..loss_registry import LossRegistry
 from .terms import check_weights, named_modules, term_value
 

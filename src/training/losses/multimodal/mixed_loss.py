@@ -29,8 +29,8 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
     ``2B`` rows with all others, again with all rows of its id as positives; SupCon (``L_out``) does so with the labels.
 
     Args:
-        weights: ``a``, ``b``, ``c`` under the names ``infonce`` (0.4), ``nt_xent`` (0.3), ``supervised`` (0.3). The last
-            term is 0 in calls without ``labels``; the other weights stay as they are.
+        weights: ``a``, ``b``, ``c`` under the names ``infonce`` (0.4), ``nt_xent`` (0.3), ``supervised`` (0.3). The
+            last term is 0 in calls without ``labels``; the other weights stay as they are.
         temperature: ``t``.
         input_dim: width of the features, if they are to be projected.
         projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads. The heads have
@@ -59,19 +59,19 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
         self,
         *,
         weights: Mapping[str, float] | None = None,
+        reduction: str = "mean",
         temperature: float = 0.07,
+        metrics: bool = False,
         input_dim: int | None = None,
         projection_dim: int | None = None,
-        metrics: bool = False,
-        reduction: str = "mean",
     ) -> None:
         require_choice("reduction", reduction, ("mean", "sum"))
         super().__init__(
-            temperature=temperature,
             heads=("vision", "text"),
-            input_dim=input_dim,
-            projection_dim=projection_dim,
             reduction=reduction,
+            temperature=temperature,
+            projection_dim=projection_dim,
+            input_dim=input_dim,
         )
         self.weights = {"infonce": 0.4, "nt_xent": 0.3, "supervised": 0.3} | dict(weights or {})
         for name, weight in self.weights.items():

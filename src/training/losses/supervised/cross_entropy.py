@@ -56,10 +56,10 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            ignore_index=ignore_index,
             reduction=reduction,
+            ignore_index=ignore_index,
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
         )
         require_choice("mean_over", mean_over, ("weights", "elements"))
         self.mean_over = mean_over

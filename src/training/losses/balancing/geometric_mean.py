@@ -139,7 +139,7 @@ class GeometricMeanLoss(TermBalancer):
             total if penalty is None else total + penalty,
             **tagged("terms", names, raw),
             **tagged("log", names, logs),
-            geometric_mean=weighted_sum(shares, logs).exp(),
+            geometric_mean=weighted_sum(shares, logs.detach()).exp(),
             floor_penalty=raw.new_zeros(()) if penalty is None else penalty,
             eps=eps,
         )
@@ -172,5 +172,7 @@ class GeometricMeanLoss(TermBalancer):
 
 def weighted_sum(factors: Sequence[float], values: Tensor) -> Tensor:
     """``sum_i factors[i] * values[i]``, without a tensor made of host data (which would wait for the device)."""
+    if len(set(factors)) == 1:
+        return factors[0] * values.sum()
     weighted = [factor * value for factor, value in zip(factors, values.unbind(), strict=True)]
     return torch.stack(weighted).sum()

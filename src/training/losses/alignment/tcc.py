@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,44 +19,49 @@ from .sequences import DIRECT_LIMIT, DISTANCES, Sequences, cached, distances
 __all__ = ["TCCLoss", "tcc_loss"]
 
 
-def _pair_distances(sequences: Sequences) -> Tensor:
-    """Distances of all frames of all sequences, ``[S, S, L, L]``.
+def _distances_from(sequences: Sequences, x: Tensor, i: int) -> Tensor:
+    """Distances of the frames of sequence ``i`` from those of all, ``[S, N_i, L]``; ``x`` is the padded batch.
 
-    One product for all pairs. Where it rounds visibly (zero distances within a sequence, short sequences beside long
-    ones) each sequence is taken by itself, so that the numbers do not depend on the company a sequence is in.
+    Each pair is summed as if it were alone (see ``DIRECT_LIMIT``), and the zero distances within a sequence come from a
+    call of its own: the numbers do not depend on the company that a sequence is in.
     """
-    x, size = sequences.padded, sequences.longest
-    count = len(sequences)
-    flat = x.reshape(1, count * size, x.shape[2])
-    found = distances(flat, flat).view(count, size, count, size).transpose(1, 2)
-    if count * size <= DIRECT_LIMIT:
-        return found
-    own = [distances(item, item) for item in sequences.items]
-    own = [F.pad(d, (0, size - len(d), 0, size - len(d))) for d in own]
-    same = torch.eye(count, dtype=torch.bool, device=x.device)[:, :, None, None]
-    found = torch.where(same, torch.stack(own)[:, None], found)
-    short = [i for i, length in enumerate(sequences.lengths) if length <= DIRECT_LIMIT]
-    if len(short) > 1:
-        places = torch.tensor(short, device=x.device)
-        part = x[places][:, :DIRECT_LIMIT].reshape(1, -1, x.shape[2])
-        width = min(size, DIRECT_LIMIT)
-        block = distances(part, part, direct=True).view(len(short), width, len(short), width).transpose(1, 2)
-        block = F.pad(block, (0, size - width, 0, size - width))
-        found = found.index_put((places[:, None], places), block)
-    return found
+    count, size = len(sequences), sequences.longest
+    length = sequences.lengths[i]
+    own = x[i, :length]
+    if length > DIRECT_LIMIT:
+        found = distances(own, x.reshape(count * size, -1), direct=False)
+        found = found.view(length, count, size).transpose(0, 1)
+        inner = F.pad(distances(own, own), (0, size - length))
+        return torch.cat([found[:i], inner[None], found[i + 1 :]])
+    parts = [F.pad(distances(own, x[j, :n]), (0, size - n)) for j, n in enumerate(sequences.lengths)]
+    return torch.stack(parts)
 
 
-def _return_distances(neighbours: Tensor, sequences: Sequences) -> Tensor:
-    """Distances ``[S, S, L, L]`` of the soft neighbours ``[S, S, L, D]`` from the frames they started from."""
-    x = sequences.padded
-    count, _, size, width = neighbours.shape
-    flat = neighbours.reshape(count, count * size, width)
-    short = [i for i, length in enumerate(sequences.lengths) if length <= DIRECT_LIMIT]
-    found = distances(flat, x, direct=len(short) == count)
-    if 0 < len(short) < count:
-        places = torch.tensor(short, device=x.device)
-        found = found.index_copy(0, places, distances(flat[places], x[places], direct=True))
-    return found.view(count, count, size, size)
+class _PerSequence(torch.autograd.Function):
+    """The sum of ``part(i, x)``, one ``i`` at a time, with its gradient taken on the way.
+
+    Tables of one sequence with all others fit into the cache, and none of them is kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int, part: Callable[[int, Tensor], Tensor]) -> Tensor:
+        total, gradient = x.new_zeros(()), torch.zeros_like(x)
+        ctx.needed = ctx.needs_input_grad[0]
+        for i in range(count):
+            with torch.set_grad_enabled(ctx.needed):
+                leaf = x.detach().requires_grad_(ctx.needed)
+                value = part(i, leaf)
+                if ctx.needed:
+                    gradient += torch.autograd.grad(value, leaf)[0]
+            total += value.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grads[0] * gradient, None, None
 
 
 @LossRegistry.register("tcc")
@@ -97,7 +104,8 @@ class TCCLoss(PresetMixin):
         ValueError: an option out of range, an empty list, a sequence of fewer than two frames, mixed sizes, dtypes or
             devices.
 
-    torch.compile: the lengths are Python numbers; every new set of them is compiled anew.
+    torch.compile: not supported. The gradient is taken together with the value, one sequence with all others at a time,
+    so that the tables stay in the cache and none is kept; it cannot be differentiated again.
 
     Differs from the old ``TCC_loss``: any floating dtype (float64 raised); a sequence of one frame raises
     ``ValueError`` (it gave NaN), an empty list as well (``TypeError``); a variance that underflows to 0 is kept off 0
@@ -150,44 +158,46 @@ class TCCLoss(PresetMixin):
         count = len(given)
         if count == 1 and not self.include_self_pairs:
             return given.zero
-        x, real = given.padded, given.mask
-        with autocast_off(x):
-            alpha = self._attention(_pair_distances(given), real[None, :, None, :], given)
-            neighbours = torch.matmul(alpha, x)
-            beta = self._attention(_return_distances(neighbours, given), real[:, None, None, :], given)
-            time = cached(_times, given.lengths, self.normalize_timestamps, like=x)
-            moments = self._errors(beta, time, real[:, None, :].expand(count, count, -1))
-        if self.frame_reduction == "mean":
-            moments = moments / torch.tensor(given.lengths, device=x.device)[:, None]
-        if not self.include_self_pairs:
-            moments = moments - moments.diag().diag()
-        return moments.sum() / (count * (count - (not self.include_self_pairs)))
+        with autocast_off(given.padded):
+            fixed = (count, partial(self._from, given))
+            total = torch.as_tensor(_PerSequence.apply(given.padded, *fixed))  # type: ignore[no-untyped-call]
+        return total / (count * (count - (not self.include_self_pairs)))
 
-    def _attention(self, gaps: Tensor, real: Tensor, given: Sequences) -> Tensor:
+    def _from(self, given: Sequences, i: int, x: Tensor) -> Tensor:
+        """The sum over the pairs ``(i, j)``."""
+        length, own = given.lengths[i], x[i, : given.lengths[i]]
+        alpha = self._attention(_distances_from(given, x, i), given.mask[:, None, :], given)
+        neighbours = (alpha @ x).reshape(-1, x.shape[2])
+        gaps = distances(neighbours, own, direct=length <= DIRECT_LIMIT)
+        beta = self._attention(gaps.view(len(given), length, length), None, given)
+        errors = self._errors(beta, cached(_times, length, self.normalize_timestamps, like=x))
+        if not self.include_self_pairs:
+            errors = torch.cat([errors[:i], errors[i + 1 :]])
+        return errors.sum() / (length if self.frame_reduction == "mean" else 1)
+
+    def _attention(self, gaps: Tensor, real: Tensor | None, given: Sequences) -> Tensor:
         if self.distance == "squared_euclidean":
             gaps = gaps.square()
         logits = gaps / -(self.temperature * (given.padded.shape[2] if self.scale_by_dim else 1))
-        if len(set(given.lengths)) > 1:
+        if real is not None and len(set(given.lengths)) > 1:
             logits = logits.masked_fill(~real, -torch.inf)
         return torch.softmax(logits, dim=-1)
 
-    def _errors(self, beta: Tensor, time: Tensor, real: Tensor) -> Tensor:
-        """The sums over frames, ``[S, S]``, of weights ``[S, S, L, L]`` and times ``[S, L]``."""
-        mean = torch.matmul(beta, time[:, None, :, None]).squeeze(-1)
-        missed = (time[:, None, :] - mean).square()
+    def _errors(self, beta: Tensor, time: Tensor) -> Tensor:
+        """The terms ``[S, N]`` of weights ``[S, N, N]`` and times ``[N]``."""
+        mean = beta @ time
+        missed = (time - mean).square()
         if self.variance == "per_column":
-            spread = torch.matmul(beta, missed[..., None]).squeeze(-1)
+            spread = (beta @ missed[..., None]).squeeze(-1)
         else:
-            spread = (beta * (time[:, None, None, :] - mean[..., None]).square()).sum(dim=-1)
-        # frames behind the end count for nothing, and 1 keeps their division harmless
-        spread = torch.where(real, spread + self.variance_eps, 1.0).clamp_min(torch.finfo(beta.dtype).tiny ** 0.5)
+            spread = (beta * (time - mean[..., None]).square()).sum(dim=-1)
+        spread = (spread + self.variance_eps).clamp_min(torch.finfo(beta.dtype).tiny ** 0.5)
         log = spread.log() if self.log_term == "var" else torch.log(spread.sqrt() + 1e-20)
-        return torch.where(real, missed / spread + self.variance_weight * log, 0.0).sum(dim=-1)
+        return missed / spread + self.variance_weight * log
 
 
-def _times(lengths: tuple[int, ...], normalize: bool) -> Tensor:
-    index = torch.arange(max(lengths), dtype=torch.float64).expand(len(lengths), -1)
-    return index / (torch.tensor(lengths)[:, None] - 1) if normalize else index
+def _times(length: int, normalize: bool) -> Tensor:
+    return torch.arange(length, dtype=torch.float64) / (length - 1 if normalize else 1)
 
 
 def tcc_loss(sequences: Sequence[Tensor], *, variance_weight: float = 0.1, temperature: float = 1.0) -> Tensor:

@@ -1,0 +1,157 @@
+"""Alignment losses against their frozen twins, and soft-DTW against ``pysdtw``; prints Markdown tables.
+
+    python benchmarks/bench_alignment.py [--repeats 3] [--quick]
+
+Time: median of forward and backward, old and new in turn in one process, one thread, float32. Memory: the rise of the
+peak resident set over one forward and backward in a child process. ``pysdtw`` (numba) is optional; without it its table
+is left out: pip install pysdtw numba.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import multiprocessing
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+
+import torch  # noqa: E402
+
+from training.losses.alignment import (  # noqa: E402
+    GTCCLoss,
+    LAVLoss,
+    SoftDTWLoss,
+    TCCLoss,
+    VAVALoss,
+)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from legacy.alignment import loss_functions as twins
+
+WIDTH = 128
+Run = Callable[[list[torch.Tensor]], torch.Tensor]
+
+LOSSES: dict[str, tuple[Run, Run]] = {
+    "TCC": (lambda s: twins.TCC_loss(s, softmax_temp=0.1), TCCLoss(temperature=0.1)),
+    "LAV": (twins.LAV_loss, LAVLoss()),
+    "VAVA": (lambda s: twins.VAVA_loss(s, 10), lambda s, loss=VAVALoss(): loss(s, 10)),  # type: ignore[misc]
+}
+GTCC = {"n_components": 5, "delta": 0.5, "softmax_temp": 1.0}
+
+
+def sequences(count: int, frames: int) -> list[torch.Tensor]:
+    """Embeddings of unit length, as encoders give them; lengths differ a little."""
+    generator = torch.Generator().manual_seed(count * frames)
+    made = [torch.randn(frames - i, WIDTH, generator=generator) for i in range(count)]
+    return [torch.nn.functional.normalize(x, dim=1).requires_grad_() for x in made]
+
+
+def step(run: Callable[..., Any], inputs: Any) -> float:
+    """Seconds of one forward and backward."""
+    start = time.perf_counter()
+    run(inputs).sum().backward()
+    return time.perf_counter() - start
+
+
+def _status(key: str) -> float:
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(float(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith(key))
+
+
+def _child(run: Callable[..., Any], inputs: Any, queue: Any) -> None:
+    torch.set_num_threads(1)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status("VmRSS")
+    step(run, inputs)
+    queue.put(_status("VmHWM") - before)
+
+
+def memory(run: Callable[..., Any], inputs: Any) -> float:
+    """MB by which the peak resident set rises over one step."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_child, args=(run, inputs, queue))
+    process.start()
+    rise: float = queue.get()
+    process.join()
+    return rise
+
+
+def compare(name: str, old: Callable[..., Any], new: Callable[..., Any], inputs: Any, repeats: int, what: str) -> None:
+    """One row; every run is warmed up once."""
+    memories = [memory(run, inputs) for run in (old, new)]
+    step(new, inputs)
+    if repeats > 1:
+        step(old, inputs)
+    times = [(step(old, inputs), step(new, inputs)) for _ in range(repeats)]
+    before, after = (statistics.median(column) for column in zip(*times, strict=True))
+    print(
+        f"| {name} | {what} | {before * 1e3:.1f} | {after * 1e3:.1f} | {before / after:.1f} | "
+        f"{memories[0]:.0f} | {memories[1]:.0f} |",
+        flush=True,
+    )
+
+
+def soft_dtw(repeats: int) -> None:
+    """Against numba, at the size that the library promises something for."""
+    try:
+        pysdtw = importlib.import_module("pysdtw")
+    except ImportError:
+        print("\npysdtw is not installed: its comparison is left out")
+        return
+    generator = torch.Generator().manual_seed(0)
+    pair = [torch.randn(16, 256, 32, generator=generator).requires_grad_() for _ in range(2)]
+    reference = pysdtw.SoftDTW(gamma=0.1, use_cuda=False)
+    new = SoftDTWLoss(smoothing=0.1)
+    print(
+        "\n| soft-DTW | size | pysdtw ms | new ms | new / pysdtw | pysdtw MB | new MB |\n|---|---|---|---|---|---|---|"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        step(lambda p: reference(*p), pair)
+        step(lambda p: new(*p), pair)
+        times = [(step(lambda p: reference(*p), pair), step(lambda p: new(*p), pair)) for _ in range(3 * repeats)]
+        rises = [memory(lambda p, run=run: run(*p), pair) for run in (reference, new)]
+    before, after = (statistics.median(column) for column in zip(*times, strict=True))
+    print(
+        f"| forward + backward | 16 x 256 x 256, D 32 | {before * 1e3:.1f} | {after * 1e3:.1f} | {after / before:.2f} | "
+        f"{rises[0]:.1f} | {rises[1]:.1f} |"
+    )
+
+
+def main() -> None:
+    """Run all comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="only the largest size")
+    parser.add_argument("--only", nargs="+", choices=[*LOSSES, "GTCC", "soft_dtw"])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    wanted = set(args.only or [*LOSSES, "GTCC", "soft_dtw"])
+    print(f"torch {torch.__version__}, one thread, float32, D {WIDTH}\n")
+    print(
+        "| loss | sequences x frames | twin ms | new ms | twin / new | twin MB | new MB |\n|---|---|---|---|---|---|---|"
+    )
+    sizes = [(8, 200)] if args.quick else [(s, n) for s in (2, 4, 8) for n in (30, 100, 200)]
+    for name in [name for name in LOSSES if name in wanted]:
+        for count, frames in sizes:
+            old, new = LOSSES[name]
+            compare(name, old, new, sequences(count, frames), args.repeats, f"{count} x {frames}")
+    if "GTCC" in wanted:
+        loss = GTCCLoss(num_components=5, window_fraction=0.5)
+        compare("GTCC", lambda s: twins.GTCC_loss(s, **GTCC), loss, sequences(2, 60), 1, "2 x 60, 5 components")
+    if "soft_dtw" in wanted:
+        soft_dtw(args.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -32,10 +32,10 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
     them (``"weights"``, torch's own weighted mean).
 
     Args:
-        label_smoothing: ``s`` in [0, 1).
-        class_weights: one non-negative number per class; a buffer that is not in the ``state_dict``.
         ignore_index: the void label.
+        class_weights: one non-negative number per class; a buffer that is not in the ``state_dict``.
         weight_normalization: ``count`` or ``weights``, see above; the same without class weights.
+        label_smoothing: ``s`` in [0, 1).
         class_dim: dimension of the classes in the logits, -1 (``[B, T, C]``) or 1 (``[B, C, T]``).
         reduction: ``mean``, ``sum`` or ``none``.
 
@@ -64,17 +64,17 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
     def __init__(
         self,
         *,
-        label_smoothing: float = 0.0,
-        class_weights: Tensor | Sequence[float] | None = None,
         ignore_index: int = -1,
+        class_weights: Tensor | Sequence[float] | None = None,
         weight_normalization: str = "count",
+        label_smoothing: float = 0.0,
         class_dim: int = -1,
         reduction: str = "mean",
     ) -> None:
         super().__init__(
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
             ignore_index=ignore_index,
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
             reduction=reduction,
         )
         # configuration, not state: a checkpoint of the old loss, which had none, stays loadable

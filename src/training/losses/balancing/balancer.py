@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,16 @@ from ..base.schedules import ScheduledModule
 from ..functional import upcast
 from .terms import TermsLoss
 
-__all__ = ["NamedScalars", "TermBalancer", "per_name", "stack_values", "tagged"]
+__all__ = ["Arguments", "NamedScalars", "Names", "TermBalancer", "Terms", "per_name", "stack_values", "tagged"]
+
+Terms: TypeAlias = Mapping[str, nn.Module] | None
+"""Owned losses by name."""
+
+Arguments: TypeAlias = Mapping[str, Mapping[str, str]] | None
+"""Per owned term, its parameter -> keyword of the call."""
+
+Names: TypeAlias = Sequence[str] | None
+"""Names of given values."""
 
 _RESERVED = frozenset(dir(nn.Module()))
 
@@ -106,9 +115,9 @@ class TermBalancer(TermsLoss, ScheduledModule):
     def __init__(
         self,
         *,
-        terms: Mapping[str, nn.Module] | None = None,
-        arguments: Mapping[str, Mapping[str, str]] | None = None,
-        names: Sequence[str] | None = None,
+        terms: Terms = None,
+        arguments: Arguments = None,
+        names: Names = None,
     ) -> None:
         if terms is not None and names is not None:
             raise ValueError("give either terms or names, found both")

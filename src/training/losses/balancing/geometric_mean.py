@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base import LossOutput, require_choice, require_number
 from ..base.schedules import Schedule
 from ..loss_registry import LossRegistry
-from .balancer import TermBalancer, per_name, stack_values, tagged
+from .balancer import Arguments, Names, TermBalancer, Terms, per_name, stack_values, tagged
 
 __all__ = ["GeometricMeanLoss"]
 
@@ -82,9 +82,9 @@ class GeometricMeanLoss(TermBalancer):
     def __init__(
         self,
         *,
-        terms: Mapping[str, nn.Module] | None = None,
-        arguments: Mapping[str, Mapping[str, str]] | None = None,
-        names: Sequence[str] | None = None,
+        terms: Terms = None,
+        arguments: Arguments = None,
+        names: Names = None,
         objective: str = "geometric_mean",
         exponents: float | Mapping[str, float] = 1.0,
         focus: Sequence[str] = (),

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from ..base import LossOutput, require_number
 from ..base.schedules import Schedule
 from ..functional import upcast
 from ..loss_registry import LossRegistry
-from .balancer import NamedScalars, TermBalancer, stack_values, tagged
+from .balancer import Arguments, NamedScalars, Names, TermBalancer, Terms, stack_values, tagged
 
 __all__ = ["GradNormLoss"]
 
@@ -77,9 +77,9 @@ class GradNormLoss(TermBalancer):
     def __init__(
         self,
         *,
-        terms: Mapping[str, nn.Module] | None = None,
-        arguments: Mapping[str, Mapping[str, str]] | None = None,
-        names: Sequence[str] | None = None,
+        terms: Terms = None,
+        arguments: Arguments = None,
+        names: Names = None,
         alpha: float = 1.5,
         lr: float = 0.025,
         initial_losses: Mapping[str, float] | None = None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base import LossOutput, require_number
 from ..base.schedules import Schedule
 from ..loss_registry import LossRegistry
-from .balancer import NamedScalars, TermBalancer, stack_values, tagged
+from .balancer import Arguments, NamedScalars, Names, TermBalancer, Terms, stack_values, tagged
 from .terms import check_weights
 
 __all__ = ["ProductLoss"]
@@ -69,9 +69,9 @@ class ProductLoss(TermBalancer):
     def __init__(
         self,
         *,
-        terms: Mapping[str, nn.Module] | None = None,
-        arguments: Mapping[str, Mapping[str, str]] | None = None,
-        names: Sequence[str] | None = None,
+        terms: Terms = None,
+        arguments: Arguments = None,
+        names: Names = None,
         eps: float = 1e-4,
         normalize: bool = True,
         warmup: int = 0,

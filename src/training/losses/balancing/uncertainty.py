@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base import LossOutput, require_choice, require_number
 from ..loss_registry import LossRegistry
-from .balancer import NamedScalars, TermBalancer, per_name, stack_values, tagged
+from .balancer import Arguments, NamedScalars, Names, TermBalancer, Terms, per_name, stack_values, tagged
 
 __all__ = ["UncertaintyWeightedLoss"]
 
@@ -70,9 +70,9 @@ class UncertaintyWeightedLoss(TermBalancer):
     def __init__(
         self,
         *,
-        terms: Mapping[str, nn.Module] | None = None,
-        arguments: Mapping[str, Mapping[str, str]] | None = None,
-        names: Sequence[str] | None = None,
+        terms: Terms = None,
+        arguments: Arguments = None,
+        names: Names = None,
         likelihood: str | Mapping[str, str] = "gaussian",
         init: float | Mapping[str, float] = 0.0,
         log_variance_range: tuple[float, float] | None = None,

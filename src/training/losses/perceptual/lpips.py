@@ -106,9 +106,9 @@ class LPIPSLoss(FrozenNetworkLoss):
         safe_norm: bool = False,
         eps: float = 1e-10,
         detach_target: bool = True,
-        weights: str | None = "imagenet",
-        backbone: nn.Module | None = None,
         reduction: str = "mean",
+        backbone: nn.Module | None = None,
+        weights: str | None = "imagenet",
     ) -> None:
         super().__init__(network=backbone, reduction=reduction)
         require_choice("net", net, tuple(MINIMUM_SIZE))

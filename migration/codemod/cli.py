@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from ..catalog import Catalog, CatalogError, builtin_catalog, load_catalog
+from ..catalog import Catalog, CatalogError, builtin_catalog, builtin_paths, load_catalog
 from . import config, report
 from .codes import RULES
 from .files import FileError, check_writable, exclusive, journal_directory, replace, uncommitted, undo, write_journal
 from .project import MAX_BYTES, Change, Outcome, Project
 from .rules import NUMBERS, Rules
+from .scout import read_texts, scout
 from .text import Finding
 from .walk import KINDS
 
@@ -96,18 +97,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.undo:
         return _undo(paths[0])
     _settle(options, paths[0])
-    project = Project(_rules(options), options.max_bytes, not options.no_gitignore, options.exclude or [])
-    project.scan(paths, _progress(), options.jobs)
-    outcome = project.finish(project.decide())
+    outcome = _survey(options, paths, _progress())
     if options.interactive:
         declined = _ask(outcome.changes)
         if declined:
             # what was declined stays everywhere, so everything is decided anew without it
-            rules = _rules(options)
-            rules.blocked |= declined
-            project = Project(rules, options.max_bytes, not options.no_gitignore, options.exclude or [])
-            project.scan(paths, None, options.jobs)
-            outcome = project.finish(project.decide())
+            outcome = _survey(options, paths, None, declined)
     wrote = bool(options.write or options.interactive)
     if wrote:
         _write(outcome, paths[0], options.force)
@@ -116,6 +111,28 @@ def _run(options: argparse.Namespace) -> int:
     if outcome.errors:
         return ERRORS
     return SOMETHING if outcome.left or (outcome.changes and not wrote) else NOTHING
+
+
+def _survey(
+    options: argparse.Namespace,
+    paths: list[Path],
+    progress: Callable[[int, str], None] | None,
+    blocked: Collection[str] = (),
+) -> Outcome:
+    """Look at all files and decide; ``blocked`` symbols stay."""
+
+    def rules() -> Rules:
+        made = _rules(options)
+        made.blocked.update(blocked)
+        return made
+
+    look = scout(read_texts(options.catalog or builtin_paths()))
+    eager = options.catalog or options.select or options.ignore  # what was named is checked before anything else
+    project = Project(
+        rules() if eager else rules, options.max_bytes, not options.no_gitignore, options.exclude or [], look
+    )
+    project.scan(paths, progress, options.jobs)
+    return project.finish(project.decide()) if project.outcome.matched else project.outcome
 
 
 def _print(outcome: Outcome, options: argparse.Namespace, wrote: bool) -> None:

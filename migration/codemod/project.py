@@ -19,6 +19,7 @@ from .documents import Part, document, notebook
 from .files import Encoded, FileError, check_writable, decode, read
 from .rewrite import Context, Plan, Rewriter
 from .rules import Rules, Target
+from .scout import Scout, of_catalog
 from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
 from .walk import module_names, package_names, walk
 
@@ -85,17 +86,27 @@ class Project:
     """One run over some paths."""
 
     def __init__(
-        self, rules: Rules, max_bytes: int = MAX_BYTES, gitignore: bool = True, exclude: Sequence[str] = ()
+        self,
+        rules: Rules | Callable[[], Rules],
+        max_bytes: int = MAX_BYTES,
+        gitignore: bool = True,
+        exclude: Sequence[str] = (),
+        look: Scout | None = None,
     ) -> None:
-        self.rules, self.max_bytes, self.gitignore, self.exclude = rules, max_bytes, gitignore, exclude
+        self._rules, self.max_bytes, self.gitignore, self.exclude = rules, max_bytes, gitignore, exclude
         self.outcome = Outcome()
         self.modules: dict[str, Module] = {}
         self.documents: dict[str, list[Module]] = {}
         self.configs: dict[str, Encoded] = {}
         self.python_files: list[str] = []
-        self.pattern = prefilter(rules)
-        names = sorted({name for rule in rules.catalog.configs for name in rule.names})
-        self.config_pattern = re.compile("|".join(map(re.escape, names)).encode()) if names else None
+        self.look = look or of_catalog(self.rules.catalog)
+
+    @property
+    def rules(self) -> Rules:
+        """The catalog, read when the first file asks for it: most trees never do."""
+        if not isinstance(self._rules, Rules):
+            self._rules = self._rules()
+        return self._rules
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -116,7 +127,7 @@ class Project:
         for number, (path, kind) in enumerate(searched):
             if progress is not None:
                 progress(number, path)
-            self._file(path, kind, self.config_pattern if kind == "config" else self.pattern)
+            self._file(path, kind)
         if progress is not None:
             progress(-1, "")
 
@@ -127,20 +138,19 @@ class Project:
         """Those of ``files`` that match or cannot be read, found by ``jobs`` processes."""
         from concurrent.futures import ProcessPoolExecutor
 
-        config = self.config_pattern.pattern if self.config_pattern else None
         chunks = [files[start::jobs] for start in range(jobs)]
         with ProcessPoolExecutor(jobs) as pool:
-            done = pool.map(functools.partial(_matching, pattern=self.pattern.pattern, config=config), chunks)
+            done = pool.map(functools.partial(_matching, look=self.look), chunks)
             found = {path for chunk in done for path in chunk}
         return [(path, kind) for path, kind in files if path in found]
 
-    def _file(self, path: str, kind: str, pattern: re.Pattern[bytes] | None) -> None:
+    def _file(self, path: str, kind: str, pattern: re.Pattern[bytes] | None = None) -> None:
         try:
             data = read(path)
         except FileError as error:
             self.error(path, error.code, str(error))
             return
-        if pattern is not None and pattern.search(data):
+        if pattern.search(data) if pattern is not None else self.look.interesting(path, kind, data):
             self.take(path, data, kind)
 
     def take(self, path: str, data: bytes, kind: str) -> None:
@@ -190,7 +200,7 @@ class Project:
         loaded = []
         for part in parts:
             for line, what in part.bad:
-                if self.pattern.search(what.encode()):
+                if self.look.words.search(what.encode()):
                     if kind == "notebook":
                         raise FileError("TL090", what.partition(":")[0])
                     self.outcome.findings.append(
@@ -204,7 +214,7 @@ class Project:
 
     def _mention(self, path: str, text: str) -> None:
         for number, line in enumerate(text.splitlines(), 1):
-            found = self.pattern.search(line.encode())
+            found = self.look.words.search(line.encode())
             if found and not SKIP.search(line):
                 message = f"mentions {found.group().decode()}; scripts are not edited"
                 self.outcome.findings.append(Finding(path, number, found.start() + 1, "TL045", "left", message))
@@ -284,9 +294,8 @@ class Project:
                             names.add(name)
             if not grown:
                 return
-            strange = names - self.rules.leaves()
-            if strange:
-                pattern = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(strange)).encode())
+            if names:
+                pattern = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(names)).encode())
                 for path in self.python_files:
                     if path not in self.modules:
                         self._file(path, "python", pattern)
@@ -546,25 +555,16 @@ def parse(text: str) -> ast.Module:
         raise FileError("TL093", "nested too deeply") from error
 
 
-def _matching(files: list[tuple[str, str]], pattern: bytes, config: bytes | None) -> list[str]:
+def _matching(files: list[tuple[str, str]], look: Scout) -> list[str]:
     """The work of one process of ``_search``."""
-    patterns = {"config": re.compile(config) if config else None}
-    usual = re.compile(pattern)
     found = []
     for path, kind in files:
-        wanted = patterns.get(kind, usual)
         try:
-            if wanted is not None and wanted.search(read(path)):
+            if look.interesting(path, kind, read(path)):
                 found.append(path)
         except FileError:
             found.append(path)  # the reading process reports it
     return found
-
-
-def prefilter(rules: Rules) -> re.Pattern[bytes]:
-    """One expression that every file with an old name matches."""
-    words = {*rules.leaves(), *(m for m in rules.modules if "." in m)}
-    return re.compile("|".join(rf"\b{re.escape(word)}\b" for word in sorted(words)).encode())
 
 
 def rewrite_text(text: str, rules: Rules, path: str = "<stdin>", kind: str = "python") -> tuple[str, Outcome]:
@@ -576,4 +576,4 @@ def rewrite_text(text: str, rules: Rules, path: str = "<stdin>", kind: str = "py
     return (outcome.changes[0].new_text if outcome.changes else text), outcome
 
 
-__all__ = ["MAX_BYTES", "Change", "Edit", "Outcome", "Project", "parse", "prefilter", "rewrite_text"]
+__all__ = ["MAX_BYTES", "Change", "Edit", "Outcome", "Project", "parse", "rewrite_text"]

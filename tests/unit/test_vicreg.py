@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -51,6 +51,9 @@ def test_defaults_are_the_paper(rows: int, columns: int) -> None:
     assert float(out["variance_loss_a"] + out["variance_loss_b"]) == pytest.approx(variance, abs=1e-12)
 
 
+@example(rows=9, columns=7, chunk=3, recompute=False)
+@example(rows=9, columns=7, chunk=2, recompute=True)
+@example(rows=5, columns=9, chunk=2, recompute=True)
 @given(rows=st.integers(2, 17), columns=st.integers(1, 33), chunk=st.integers(1, 40), recompute=st.booleans())
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_covariance_through_either_matrix_and_in_chunks(rows: int, columns: int, chunk: int, recompute: bool) -> None:
@@ -242,3 +245,18 @@ def test_learnable_weights_are_those_of_the_twin() -> None:
         torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
         old.update_weights(want)
         new.update_weights(got)
+
+
+def test_regularisers_of_one_set() -> None:
+    a, b = views(6, 4)
+    one = VICRegLoss().regularize(a)
+    both = VICRegLoss()(a, b)
+    torch.testing.assert_close(one["variance_loss"], both["variance_loss_a"])
+    torch.testing.assert_close(one["covariance_loss"], both["covariance_loss_a"])
+    torch.testing.assert_close(one.loss, 25 * both["variance_loss_a"] + both["covariance_loss_a"])
+
+
+@pytest.mark.parametrize("bad", [{"momentum": 1.5}, {"weight_scales": (1.0,)}, {"weight_scales": (1.0, -1.0, 1.0)}])
+def test_adaptive_arguments_are_checked(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        AdaptiveVICRegLoss(**bad)

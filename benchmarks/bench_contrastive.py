@@ -30,7 +30,7 @@ from migration.parity import build_pair, resolve  # noqa: E402
 from migration.translate import translate_forward  # noqa: E402
 
 Step = Callable[[], None]
-SLOW = 4.0
+SLOW = 3.0
 """Seconds of one run beyond which it is not repeated."""
 
 Inputs = dict[str, Any]
@@ -130,17 +130,11 @@ def peak_bytes(run: Step) -> int:
     return best
 
 
-def seconds(runs: tuple[Step, Step], repeats: int) -> tuple[float, float]:
-    """Medians of alternating runs."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for run, times in zip(runs, taken, strict=True):
-            if times and times[0] > SLOW:
-                continue
-            start = time.process_time()
-            run()
-            times.append(time.process_time() - start)
-    return statistics.median(taken[0]), statistics.median(taken[1])
+def seconds(run: Step) -> float:
+    """CPU time of one run."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 def steps(symbol: str, kwargs: Inputs, inputs: Inputs, prepare: Callable[[Any], None] | None) -> tuple[Step, Step]:
@@ -150,15 +144,20 @@ def steps(symbol: str, kwargs: Inputs, inputs: Inputs, prepare: Callable[[Any], 
 
 
 def measure(title: str, batch: int, runs: tuple[Step, Step], repeats: int) -> str:
-    memory = []
-    for run in runs:
-        start = time.process_time()
-        run()  # warm-up
-        # a run of millions of small kernels is too long to be recorded
-        memory.append(peak_bytes(run) if time.process_time() - start < 2 * SLOW else None)
-    old, new = seconds(runs, repeats)
-    shown = ["-" if m is None else f"{m / 2**20:.1f}" for m in memory]
-    return f"| {title} | {batch} | {1e3 * old:.1f} | {1e3 * new:.1f} | {old / new:.1f} | {shown[0]} | {shown[1]} |"
+    times: list[list[float]] = [[], []]
+    memory = ["-", "-"]
+    for index, run in enumerate(runs):
+        first = seconds(run)  # warm-up; a run of millions of small kernels is measured once and not recorded
+        if first > SLOW:
+            times[index] = [first]
+        else:
+            memory[index] = f"{peak_bytes(run) / 2**20:.1f}"
+    for _ in range(repeats):
+        for index, run in enumerate(runs):
+            if memory[index] != "-":
+                times[index].append(seconds(run))
+    old, new = (statistics.median(taken) for taken in times)
+    return f"| {title} | {batch} | {1e3 * old:.1f} | {1e3 * new:.1f} | {old / new:.1f} | {memory[0]} | {memory[1]} |"
 
 
 def main() -> None:

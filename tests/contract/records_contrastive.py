@@ -106,14 +106,6 @@ RECORDS = [
         },
         reductions=REDUCTIONS,
     ),
-    LossRecord(
-        "moco",
-        queries_and_keys,
-        grad=PAIRS,
-        variant="one-way",
-        kwargs={"embed_dim": 6, "queue_size": 10, "symmetric": False, "metrics": True},
-        reductions=REDUCTIONS,
-    ),
     LossRecord("hard_negative", two_modalities(6), grad=PAIRS, reductions=REDUCTIONS),
     *(
         LossRecord(
@@ -160,14 +152,6 @@ RECORDS = [
         reductions=REDUCTIONS,
         bad=BAD_IDS,
         exempt={"reductions_agree": "with mean each part is divided by its own number of terms, here 8 and 4"},
-    ),
-    LossRecord(
-        "intra_inter_modal",
-        two_modalities(6, ids="repeated"),
-        grad=PAIRS,
-        variant="pooled",
-        kwargs={"exclude_same_id": False, "vision_weight": 0.3},
-        reductions=REDUCTIONS,
     ),
     LossRecord("dcl", two_views(6), grad=("z_a", "z_b"), reductions=REDUCTIONS),
     LossRecord(

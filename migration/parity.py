@@ -6,9 +6,11 @@ element for values and states, and the largest old entry of the tensor for gradi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from .catalog import Case, Symbol
+from .memory import PeakMemory
 from .resolve import resolve
 from .state import convert_state, rule_for
 from .translate import bind, translate, translate_forward
 
-__all__ = ["TOLERANCE", "Comparison", "Pair", "build_pair", "compare_function", "deviation", "resolve"]
+__all__ = [
+    "TOLERANCE",
+    "Comparison",
+    "Pair",
+    "build_pair",
+    "compare_function",
+    "deviation",
+    "measured_memory",
+    "resolve",
+]
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
 """Largest deviation of values and states; gradients in float32 may deviate ten times as much."""
@@ -61,6 +73,9 @@ class Comparison:
     new_loss: float = math.nan
     old_seconds: float = math.nan
     new_seconds: float = math.nan
+    old_bytes: float = math.nan
+    new_bytes: float = math.nan
+    """Largest memory of living results, measured inside ``measured_memory()`` only."""
     single: set[str] = field(default_factory=set)
     """Metrics that the new loss gives in float32 whatever the input: the limit of float32 holds for them."""
 
@@ -144,6 +159,13 @@ def _compare_gradients(
         comparison.gradients[name] = deviation(zero if a is None else a, zero if b is None else b, gradient=True)
 
 
+def _as_rounded(value: Any, like: Any) -> Any:
+    """A Python number rounded as ``like`` is: metrics are float32 whatever the dtype of the loss."""
+    if isinstance(value, float) and isinstance(like, Tensor) and like.dtype == torch.float32:
+        return torch.tensor(value, dtype=torch.float32)
+    return value
+
+
 def _compare_values(comparison: Comparison, case: Case, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     old_loss, new_loss = _loss(old), _loss(new)
     if any(isinstance(value, Tensor) for value in old.values()):
@@ -156,14 +178,31 @@ def _compare_values(comparison: Comparison, case: Case, old: Mapping[str, Any], 
         if rule.new not in new:
             comparison.values[key] = math.inf
         else:
-            comparison.values[key] = deviation(new[rule.new], value)
+            comparison.values[key] = deviation(new[rule.new], _as_rounded(value, new[rule.new]))
             if key != "loss" and isinstance(new[rule.new], Tensor) and new[rule.new].dtype == torch.float32:
                 comparison.single.add(key)
 
 
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+def _measured(call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """The result of ``call``, its seconds, and its bytes where memory is measured (which takes time)."""
+    if _MEMORY.get():
+        with PeakMemory() as memory:
+            return call(), math.nan, float(memory.peak)
     start = time.perf_counter()
-    return call(), time.perf_counter() - start
+    return call(), time.perf_counter() - start, math.nan
+
+
+_MEMORY: ContextVar[bool] = ContextVar("_MEMORY", default=False)
+
+
+@contextlib.contextmanager
+def measured_memory() -> Iterator[None]:
+    """Comparisons have bytes in place of seconds meanwhile."""
+    token = _MEMORY.set(True)
+    try:
+        yield
+    finally:
+        _MEMORY.reset(token)
 
 
 @dataclass
@@ -194,9 +233,9 @@ class Pair:
                     leaf.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            old_result, comparison.old_seconds = _timed(lambda: self.old(**old_kwargs))
+            old_result, comparison.old_seconds, comparison.old_bytes = _measured(lambda: self.old(**old_kwargs))
             torch.manual_seed(seed)
-            new_result, comparison.new_seconds = _timed(lambda: self.new(**new_kwargs))
+            new_result, comparison.new_seconds, comparison.new_bytes = _measured(lambda: self.new(**new_kwargs))
         old_flat, new_flat = _flatten(old_result), _flatten(new_result)
         _compare_values(comparison, self.case, old_flat, new_flat)
         if backward:
@@ -277,9 +316,11 @@ def compare_function(symbol: Symbol, *args: Any, seed: int = 0, **kwargs: Any) -
     new_kwargs = {name: _leaves(value, name, new_leaves) for name, value in translate(symbol, (), given)[1].items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        old_result, comparison.old_seconds = _timed(lambda: resolve(symbol.twin)(**old_kwargs))
+        old_result, comparison.old_seconds, comparison.old_bytes = _measured(lambda: resolve(symbol.twin)(**old_kwargs))
         torch.manual_seed(seed)
-        new_result, comparison.new_seconds = _timed(lambda: resolve(case.new or "")(**new_kwargs))
+        new_result, comparison.new_seconds, comparison.new_bytes = _measured(
+            lambda: resolve(case.new or "")(**new_kwargs)
+        )
     old_flat, new_flat = _flatten(old_result), _flatten(new_result)
     _compare_values(comparison, case, old_flat, new_flat)
     names = {}

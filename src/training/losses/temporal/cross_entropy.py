@@ -111,13 +111,13 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
 
     def _check_range(self, rows: Tensor, valid: Tensor, num_classes: int) -> None:
         """Name a wrong label where that needs no host synchronisation; elsewhere the device complains."""
-        if rows.device.type != "cpu" or torch.compiler.is_compiling():
+        if rows.device.type != "cpu" or torch.compiler.is_compiling() or not rows.numel():
             return
-        wrong = valid & ((rows < 0) | (rows >= num_classes))
-        if wrong.any():
+        low, high = (int(bound) for bound in rows.masked_fill(~valid, 0).aminmax())
+        if low < 0 or high >= num_classes:
             raise ValueError(
                 f"targets must lie in [0, {num_classes}) or be ignore_index={self.ignore_index}, "
-                f"found {int(rows[wrong][0])}"
+                f"found {low if low < 0 else high}"
             )
 
     def extra_repr(self) -> str:

@@ -120,5 +120,9 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Fill the generated tables of the docs from the catalog."""
-    python(session, "tools/docs_tables.py", *session.posargs)
+    """Fill the generated tables of the docs from the catalog; build the site into site/."""
+    setup(session)
+    pip = [str(BIN / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", "constraints.txt"]
+    session.run(*pip, "-e", ".[docs]", external=True)
+    python(session, "tools/docs_tables.py")
+    python(session, "tools/docs_site.py", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})

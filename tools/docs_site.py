@@ -1,0 +1,178 @@
+"""Build the documentation site into ``site/``: everything offline, no fonts or scripts from elsewhere.
+
+    python tools/docs_site.py [--output site]
+
+The pages of ``docs/`` are joined by generated ones: the gallery of losses (from the registry and the catalog), the API
+(from the docstrings), and the parity report of the last run, if ``report/`` has one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from migration.catalog import builtin_catalog
+from training.losses import LossRegistry
+from training.losses._public import PUBLIC
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = {
+    "multimodal_insight": "Vision and text",
+    "alignment": "Video alignment",
+    "hjepa": "Joint-embedding prediction",
+    "dynvision": "Over time",
+    "triangulate": "Perceptual and balancing",
+}
+MODULES = ["base", "functional", "loss_registry", "config"]
+
+
+def sections(docstring: str) -> dict[str, str]:
+    """First sentence, first formula and paper of a class docstring."""
+    text = inspect.cleandoc(docstring)
+    formula = re.search(r"::\n\n((?:    .+\n?|\n)+)", text)
+    paper = re.search(r"^Papers?: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    cost = re.search(r"^(?:Cost|Memory)[^:\n]*: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    return {
+        "what": text.split("\n\n")[0].replace("\n", " "),
+        "formula": inspect.cleandoc(formula.group(1)).strip() if formula else "",
+        "paper": paper.group(1).replace("\n", " ") if paper else "",
+        "cost": cost.group(1).replace("\n", " ") if cost else "",
+    }
+
+
+def gallery() -> str:
+    """One entry per registered loss: what for, formula, cost, paper, old names."""
+    catalog = builtin_catalog()
+    parts = ["# Gallery of losses", ""]
+    family = ""
+    for name in sorted(LossRegistry.available(), key=lambda n: (LossRegistry.get(n).__module__, n)):
+        loss = LossRegistry.get(name)
+        here = loss.__module__.split(".")[2]
+        if here != family:
+            family = here
+            parts += [f"## {family.capitalize()}", ""]
+        about = sections(loss.__doc__ or "")
+        old = dict.fromkeys(s.old for s, c in catalog.of_successor(f"{loss.__module__}.{loss.__qualname__}"))
+        parts += [f"### [{loss.__name__}]({name}.md)", "", about["what"], ""]
+        if about["formula"]:
+            parts += ["```text", about["formula"], "```", ""]
+        parts += [f"* Registry name: `{name}`"]
+        parts += [f"* {label}: {about[key]}" for label, key in (("Cost", "cost"), ("Paper", "paper")) if about[key]]
+        parts += [f"* Old names: {', '.join(f'`{o}`' for o in old) or 'none, it is new'}", ""]
+    return "\n".join(parts)
+
+
+def api_pages(folder: Path) -> list[dict[str, str]]:
+    """One page per module with public names; their navigation entries."""
+    modules = dict.fromkeys([*MODULES, *sorted({m for m in PUBLIC.values() if "." in m})])
+    folder.mkdir(parents=True)
+    entries = []
+    for module in modules:
+        page = folder / f"{module}.md"
+        page.write_text(f"# training.losses.{module}\n\n::: training.losses.{module}\n", encoding="utf-8")
+        entries.append({module: f"api/{page.name}"})
+    return entries
+
+
+def navigation(docs: Path, api: list[dict[str, str]]) -> list[object]:
+    """The tree on the left."""
+
+    def pages(pattern: str) -> list[object]:
+        return [str(p.relative_to(docs)) for p in sorted(docs.glob(pattern)) if p.name != "index.md"]
+
+    systems: list[object] = [
+        {title: f"guide/{name}.md"} for name, title in SYSTEMS.items() if (docs / "guide" / f"{name}.md").exists()
+    ]
+    nav: list[object] = [{"Start here": "index.md"}, {"Migration guide": "LOSS_MIGRATION_GUIDE.md"}]
+    nav.append({"Losses": [{"Gallery": "losses/index.md"}, *pages("losses/*.md")]})
+    nav.append({"By system": systems})
+    for title, pattern in (("Codemod", "codemod/*.md"), ("Benchmarks", "benchmarks/*.md")):
+        entries = pages(pattern)
+        index = pattern.replace("*", "index")
+        if (docs / index).exists():
+            entries.insert(0, index)
+        if entries:
+            nav.append({title: entries})
+    if (docs / "report.md").exists():
+        nav.append({"Parity report": "report.md"})
+    nav.append({"API": api})
+    return nav
+
+
+def build(output: Path) -> None:
+    """Assemble the pages in a temporary folder and run mkdocs on them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        docs = Path(scratch) / "docs"
+        shutil.copytree(ROOT / "docs", docs)
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        text = text.replace("](docs/losses)", "](losses/index.md)").replace("](docs/", "](")
+        (docs / "index.md").write_text(text, encoding="utf-8")
+        shutil.copy(ROOT / "CONTRIBUTING.md", docs / "CONTRIBUTING.md")
+        (docs / "losses").mkdir(exist_ok=True)
+        (docs / "losses" / "index.md").write_text(gallery(), encoding="utf-8")
+        report = ROOT / "report" / "report.html"
+        if report.exists():
+            shutil.copy(report, docs / "parity.html")
+            (docs / "report.md").write_text("# Parity report\n\n[The report of the last run](parity.html).\n")
+        config = {
+            "site_name": "training-losses",
+            "docs_dir": str(docs),
+            "site_dir": str(output.resolve()),
+            "use_directory_urls": False,
+            "theme": {
+                "name": "material",
+                "font": False,
+                "palette": [{"scheme": "default", "primary": "blue grey", "accent": "orange"}],
+                "features": ["navigation.sections", "navigation.top", "content.code.copy"],
+            },
+            "markdown_extensions": ["tables", "admonition", "pymdownx.superfences", "toc"],
+            "plugins": [
+                {"search": {}},
+                {
+                    "mkdocstrings": {
+                        "handlers": {
+                            "python": {
+                                "paths": [str(ROOT / "src"), str(ROOT)],
+                                "options": {"show_source": False, "heading_level": 2, "show_root_toc_entry": False},
+                            }
+                        }
+                    }
+                },
+            ],
+            "nav": [*navigation(docs, api_pages(docs / "api")), {"Contributing": "CONTRIBUTING.md"}],
+            "validation": {"links": {"not_found": "warn"}},
+        }
+        (Path(scratch) / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--quiet",
+            "-f",
+            str(Path(scratch) / "mkdocs.yml"),
+        ]
+        if subprocess.run(command, check=False).returncode:
+            raise SystemExit(1)
+
+
+def main() -> None:
+    """Build."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("--output", type=Path, default=ROOT / "site")
+    output = parser.parse_args().output
+    build(output)
+    print(f"{len(list(output.rglob('*.html')))} pages in {output}")
+
+
+if __name__ == "__main__":
+    main()

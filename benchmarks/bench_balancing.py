@@ -1,6 +1,6 @@
 """Balancers: agreement with torchjd's scalarizers and time per call, and a two-task toy with a known optimum.
 
-    python benchmarks/bench_balancing.py [--calls 300] [--repeats 7] [--steps 4000]
+    python benchmarks/bench_balancing.py [--calls 300] [--repeats 7] [--steps 2500]
 
 torchjd is optional (``pip install torchjd``): without it its rows are left out. Time is the median over rounds in which
 all rows take turns, forward and backward, in one process on one thread.
@@ -24,11 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.losses.balancing import GeometricMeanLoss, GradNormLoss, ProductLoss, UncertaintyWeightedLoss
+from training.losses.balancing import GeometricMeanLoss, GradNormLoss, LinearRamp, ProductLoss, UncertaintyWeightedLoss
 
 NAMES = ["a", "b"]
 SCALES = (100.0, 1.0)
 START = {"a": math.log(700.0), "b": math.log(7.0)}  # logarithms of the first losses
+
+FALLING = LinearRamp(start=3e-5, end=1e-6, length=2000)
 
 
 def scalarizers() -> Any | None:
@@ -141,6 +143,8 @@ def run(balancer: nn.Module, steps: int) -> tuple[int | None, Tensor]:
         values = terms(w)
         loss = loss_of(balancer(values))
         if isinstance(balancer, GradNormLoss):
+            if balancer.schedules:
+                balancer.step_schedule(step)
             balancer.balance(values, w)
         loss.backward()
         optimizer.step()
@@ -157,8 +161,9 @@ def toy(jd: Any, steps: int) -> None:
         "GeometricMeanLoss, log_sum": lambda: GeometricMeanLoss(objective="log_sum"),
         "UncertaintyWeightedLoss": lambda: UncertaintyWeightedLoss(names=NAMES),
         "UncertaintyWeightedLoss, init log L(0)": lambda: UncertaintyWeightedLoss(names=NAMES, init=START),
-        "GradNormLoss, alpha 0": lambda: GradNormLoss(names=NAMES, alpha=0.0, lr=2e-6),
-        "GradNormLoss, alpha 1.5": lambda: GradNormLoss(names=NAMES, alpha=1.5, lr=2e-6),
+        "GradNormLoss, alpha 0": lambda: GradNormLoss(names=NAMES, alpha=0.0, lr=3e-5),
+        "GradNormLoss, alpha 1.5": lambda: GradNormLoss(names=NAMES, alpha=1.5, lr=3e-5),
+        "GradNormLoss, alpha 1.5, lr falling": lambda: GradNormLoss(names=NAMES, schedules={"lr": FALLING}),
         "ProductLoss": lambda: ProductLoss(names=NAMES),
     }
     if jd is not None:
@@ -177,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2500)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     jd = scalarizers()

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.support.golden import Case, load_cases, replay
+from tests.support.torchvision_ops import import_torchvision
 from training.losses.balancing import GeometricMeanLoss, GradNormLoss, UncertaintyWeightedLoss
+from training.losses.perceptual import LPIPSLoss, lpips_distance
 
 
 def named(values: Tensor) -> dict[str, Tensor]:
@@ -55,12 +57,38 @@ def paper_gradnorm(
     return {"trace": trace, "final_weights": loss.weight.stack(), "final_shared": w}
 
 
+def scenario_lpips_features(
+    features0: list[Tensor], features1: list[Tensor], linear_weights: list[Tensor]
+) -> dict[str, Any]:
+    total, layers = lpips_distance(features0, features1, linear_weights)
+    return {"total": total, "per_layer": layers}
+
+
+def scenario_lpips_seeded(image0: Tensor, image1: Tensor, normalize: bool) -> dict[str, Any]:
+    """LPIPSLoss around the package's network with the recorder's random trunk."""
+    import_torchvision()
+    import lpips
+
+    torch.manual_seed(123)
+    network = lpips.LPIPS(net="vgg", spatial=False, pnet_rand=True, verbose=False)
+    loss = LPIPSLoss(
+        backbone=network,
+        input_range=(0.0, 1.0) if normalize else (-1.0, 1.0),
+        detach_target=False,
+        reduction="none",
+    ).train()
+    layers = network(image0, image1, retPerLayer=True, normalize=normalize)[1]
+    return {"total": loss(image0, image1).view(-1, 1, 1, 1), "per_layer": layers}
+
+
 NEW = SimpleNamespace(
+    scenario_lpips_features=scenario_lpips_features,
+    scenario_lpips_seeded=scenario_lpips_seeded,
     paper_uncertainty=paper_uncertainty,
     paper_geometric=paper_geometric,
     paper_gradnorm=paper_gradnorm,
 )
-CASES = load_cases("triangulate", "paper_formulas")
+CASES = [case for module in ("paper_formulas", "lpips_wrapper") for case in load_cases("triangulate", module)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

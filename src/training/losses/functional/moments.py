@@ -57,7 +57,9 @@ def covariance_energy(
 
     def block(factor: Tensor, start: int, stop: int) -> Tensor:
         with autocast_off(factor):
-            product = (factor.mT @ factor[:, start:stop]).div_(rows - 1)
+            # a slice of everything would cost a copy in the backward pass
+            part = factor if stop - start == factor.shape[1] else factor[:, start:stop]
+            product = (factor.mT @ part).div_(rows - 1)
         if not gram:
             product.diagonal(-start).zero_()
         return product.square().sum()

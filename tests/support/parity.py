@@ -119,6 +119,8 @@ class ParityRecord:
     kwargs: Callable[[Sample], dict[str, Any]] = field(default=lambda sample: {})
     prepare: Callable[[Any, Sample], None] | None = None
     golden: Callable[[GoldenCall], bool] | None = None
+    golden_module: str = ""
+    """Module of the recorded cases, where it is not that of the symbol."""
     ids: tuple[str, ...] = IDS
     batch: tuple[int, int] = (1, 17)
     train: tuple[bool, ...] = (True, False)
@@ -162,7 +164,7 @@ class ParityRecord:
     def run_golden(self) -> Iterator[tuple[str, torch.dtype, Comparison]]:
         """Compare old and new on the recorded inputs that lie inside the domain."""
         module, _, name = self.symbol.rpartition(".")
-        for case in load_cases(self.system, module):
+        for case in load_cases(self.system, self.golden_module or module):
             if not (
                 self.golden is None or case.symbol != name or case.data.get("harness") or "init_raises" in case.data
             ):
@@ -201,9 +203,9 @@ def main() -> None:
     for record in all_records():
         worst = {torch.float64: 0.0, torch.float32: 0.0}
         count, random = 0, 0
-        done = [(s.dtype, c) for s in _sweep(record) for c in record.run(s)]
+        done = [(s.dtype, c) for s in sweep(record) for c in record.run(s)]
         random = len(done)
-        golden = [(dtype, c) for _, dtype, c in record.run_golden()]
+        golden = [(dtype, c) for _, dtype, c in record.run_golden()] if record.golden else []
         for dtype, comparison in done + golden:
             worst[dtype] = max(worst[dtype], comparison.worst)
             count += len(comparison.values) + len(comparison.gradients) + len(comparison.state)
@@ -212,7 +214,8 @@ def main() -> None:
         print(f"| {record.symbol} {record.variant} | {parity} | {random} | {len(golden)} | {count} | {numbers} |")
 
 
-def _sweep(record: ParityRecord) -> Iterator[Sample]:
+def sweep(record: ParityRecord) -> Iterator[Sample]:
+    """Fixed samples: every batch size and dtype of the record."""
     for seed, batch in enumerate(range(record.batch[0], record.batch[1] + 1)):
         for dtype in record.dtypes:
             ids, train = record.ids[seed % len(record.ids)], record.train[seed % len(record.train)]

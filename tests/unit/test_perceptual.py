@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.contract.records_perceptual import SquaredDistance, narrow_vgg
-from tests.support.harness_triangulate import narrow_features, replaced_networks
+from tests.support.harness_triangulate import give, narrow_features, replaced_networks
 from tests.support.torchvision_ops import import_torchvision
 from tests.support.twins import twin
 from training.losses.balancing import ImageGeometricMeanLoss, ImageProductLoss, ImageWeightedSumLoss
@@ -310,3 +310,37 @@ def test_negative_weights_and_zeros() -> None:
         ImageWeightedSumLoss(networks=trio(), perceptual_weight=-1.0)
     with pytest.raises(ValueError, match="must not all be 0"):
         ImageWeightedSumLoss(networks=trio(), perceptual_weight=0, l1_weight=0, lpips_weight=0)
+
+
+def test_old_logarithms_of_zero_and_negative_losses() -> None:
+    def old(value: float, epsilon: float) -> float:
+        with replaced_networks():
+            loss = twin("triangulate.geometric_mean.GeometricMeanLoss")(["conv1_2"], "cpu", epsilon=epsilon)
+        give(loss, {name: torch.tensor(value) for name in ("perceptual", "l1", "lpips")})
+        return float(loss(*(x.float() for x in images()))["total"])
+
+    def new(value: float, epsilon: float) -> float:
+        loss = ImageGeometricMeanLoss(networks=trio(), objective="log_sum", eps=epsilon)
+        return float(loss.combine({name: torch.tensor(value) for name in ("perceptual", "l1", "lpips")}).loss)
+
+    assert old(0.0, 0.0) == -math.inf
+    assert math.isnan(old(-1.0, 1e-8))
+    assert math.isfinite(new(0.0, 0.0))
+    assert math.isfinite(new(-1.0, 1e-8))
+    assert old(0.5, 1e-8) == pytest.approx(new(0.5, 1e-8), rel=1e-6)
+
+
+def test_old_degenerate_layers_and_state() -> None:
+    a, b = (x.float() for x in images())
+    with replaced_networks():
+        vgg_twin = twin("triangulate.perceptual.VGGPerceptualLoss")
+        with pytest.raises(ZeroDivisionError):
+            vgg_twin([], "cpu")(a, b)
+        once, twice = vgg_twin(["conv1_2"], "cpu"), vgg_twin(["conv1_2", "conv1_2"], "cpu")
+        twice.load_state_dict(once.state_dict())
+        assert float(twice(a, b)) == pytest.approx(float(once(a, b)) / 2), "divided by the listed names"
+        assert len(once.state_dict()) > 2, "the frozen network was part of the state"
+        hybrid = twin("triangulate.multiplicative.HybridLoss")(alpha=0.0, vgg_layers=["conv1_2"], device="cpu")
+        assert hybrid(a, b)["perceptual"] == 0, "a term without weight was reported as 0"
+    new = ImageProductLoss(networks=trio(), perceptual_weight=0.0, product_weight=0.1).double()
+    assert new(*images())["terms.perceptual"] > 0

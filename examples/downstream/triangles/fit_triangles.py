@@ -112,7 +112,7 @@ FITS = {"fixed": fit_fixed, "geometric": fit_geometric, "uncertainty": fit_uncer
 
 
 def table(histories):
-    lines = ["| combination | perceptual | l1 | lpips | L2 of the picture |", "|---|---|---|---|---|"]
+    lines = ["| combination | perceptual | l1 | lpips | RMS error |", "|---|---|---|---|---|"]
     for name, (history, error) in histories.items():
         cells = [f"{history[0][key]:.4f} -> {history[-1][key]:.4f}" for key in NAMES]
         lines.append(f"| {name} | {' | '.join(cells)} | {error:.4f} |")

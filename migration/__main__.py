@@ -1,4 +1,4 @@
-"""``python -m migration``: the catalog, old scripts, the codemod, and the demonstration."""
+"""``python -m migration``: everything that leads from the old losses to the new ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import Case, Catalog, CatalogError, Symbol, builtin_catalog, load_catalog
+from .console import MissingPackage, Parser
 
 __all__ = ["main"]
 
@@ -135,7 +136,7 @@ def _run_script(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m migration", description=__doc__)
+    parser = Parser(prog="python -m migration", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     catalog = commands.add_parser("catalog", help="check or show the table of old and new names")
@@ -155,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("codemod", help="move a repository to the new losses", add_help=False)
     _add_checkpoint(commands)
+    _add_report(commands)
+    _add_compare(commands)
     demo = commands.add_parser("demo", help="migrate the example repository and compare its runs before and after")
     demo.add_argument("--output", type=Path, default=Path("demo-output"), help="where the PNG and the JSON go")
     demo.add_argument("--only", metavar="NAME", action="append", help="scripts to run (default: all)")
@@ -234,6 +237,71 @@ def _run_checkpoint(arguments: argparse.Namespace) -> int:
     return ERROR if plan.problems else FINDINGS if plan.changes and not arguments.write else OK
 
 
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="run the parity suite and write an HTML page, JSON and Markdown",
+        description="Runs the parity records of a checkout: every old loss against its successor.",
+    )
+    report.add_argument("--output", type=Path, default=Path("parity-report"), help="folder (default: parity-report)")
+    report.add_argument("--only", metavar="TEXT", action="append", default=[], help="records with TEXT in their name")
+    report.add_argument("--json", action="store_true", help="print the JSON and not the table")
+    report.set_defaults(run=_run_report)
+
+
+def _run_report(arguments: argparse.Namespace) -> int:
+    from .report import ReportError, run_report
+
+    try:
+        return run_report(arguments.output, only=arguments.only, as_json=arguments.json)
+    except ReportError as error:
+        return _fail(str(error))
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="an old loss and its successor side by side on your own tensors",
+        description="The tensors are the arguments of the old call, by name; exit code 1: they deviate, 2: bad input.",
+    )
+    compare.add_argument("name", metavar="OLD.NAME", help="full old path, module.Name, or a bare name")
+    source = compare.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, metavar="FILE", help=".npz or .pt: arguments by name, or a list of such")
+    source.add_argument("--entry", metavar="MODULE:FUNCTION", help="function that yields the arguments of each batch")
+    compare.add_argument("--args", default="{}", metavar="JSON", help="arguments of the old constructor")
+    compare.add_argument("--state", type=Path, metavar="FILE", help="state_dict of the old loss to start from")
+    compare.add_argument("--batches", type=int, default=20, metavar="N", help="at most so many (default: 20)")
+    compare.add_argument("--eval", action="store_true", help="compare in eval mode")
+    compare.add_argument("--seed", type=int, default=0, help="of both, before each call (default: 0)")
+    compare.add_argument(
+        "--outside-domain",
+        action="store_true",
+        help="the data are known to lie outside the domain of a documented row: its deviations are no findings",
+    )
+    compare.add_argument("--json", action="store_true", help="machine-readable output")
+    compare.set_defaults(run=_run_compare)
+
+
+def _run_compare(arguments: argparse.Namespace) -> int:
+    from .compare import CompareError, run_compare
+
+    try:
+        return run_compare(
+            arguments.name,
+            data=arguments.data,
+            entry=arguments.entry,
+            args=arguments.args,
+            state=arguments.state,
+            batches=arguments.batches,
+            train=not arguments.eval,
+            seed=arguments.seed,
+            outside_domain=arguments.outside_domain,
+            as_json=arguments.json,
+        )
+    except CompareError as error:
+        return _fail(str(error))
+
+
 def _run_demo(arguments: argparse.Namespace) -> int:
     from .demo import run_demo
 
@@ -250,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(given)
     try:
         code: int = arguments.run(arguments)
-    except CatalogError as error:
+    except (CatalogError, MissingPackage) as error:
         return _fail(str(error))
     except BrokenPipeError:
         # the reader (head, less) has seen enough; nothing may be flushed into the closed pipe at exit

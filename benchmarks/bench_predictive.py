@@ -1,6 +1,6 @@
 """VICReg, SIGReg and hierarchical prediction against their twins: peak memory and time of forward and backward.
 
-    python benchmarks/bench_predictive.py [--only TITLE] [--repeats 3]
+    python benchmarks/bench_predictive.py [--only TITLE] [--repeats 1]
 
 Prints a Markdown table; how it measures stands in ``bench_contrastive.py``. Both sides compute the same numbers unless
 the title says otherwise. Twins that would need more than ``LIMIT`` are not run: their memory is the size of the
@@ -10,8 +10,8 @@ smallest intermediate that they must hold, marked with ``>``.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -135,20 +135,18 @@ def cases() -> list[Case]:
 
 
 def measure(title: str, least: int, steps: tuple[Step, Step], repeats: int) -> str:
-    """One row. A step is not repeated if it takes long; the twin is not run where it is too large."""
-    old, new = steps
-    start = time.perf_counter()
-    new_bytes = peak_bytes(new)
-    slow = time.perf_counter() - start > 20
+    """One row: medians of alternating runs, in CPU seconds. The twin is not run where it is too large."""
+    runs = steps[1:] if least > LIMIT else steps
+    taken: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for run, times in zip(runs, taken, strict=True):
+            times.append(seconds(run))
+    memory = [f"{peak_bytes(run) / 2**20:,.1f}" for run in runs]
+    times = [1e3 * statistics.median(each) for each in taken]
     if least > LIMIT:
-        took = time.perf_counter() - start
-        return f"| {title} | > {least / 2**20:,.0f} | {new_bytes / 2**20:,.1f} | - | {1e3 * took:,.0f} | - |"
-    old_bytes = peak_bytes(old)
-    before, after = seconds((old, new), 1 if slow else repeats)
-    return (
-        f"| {title} | {old_bytes / 2**20:,.1f} | {new_bytes / 2**20:,.1f} | {1e3 * before:,.0f} | {1e3 * after:,.0f} | "
-        f"{before / after:.2f} |"
-    )
+        return f"| {title} | > {least / 2**20:,.0f} | {memory[0]} | - | {times[0]:,.0f} | - |"
+    ratio = times[0] / times[1]
+    return f"| {title} | {memory[0]} | {memory[1]} | {times[0]:,.0f} | {times[1]:,.0f} | {ratio:.2f} |"
 
 
 def feasible(title: str) -> bool:
@@ -159,7 +157,7 @@ def feasible(title: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="part of a title")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

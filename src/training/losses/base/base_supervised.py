@@ -100,16 +100,18 @@ class BaseSupervisedLoss(BaseLoss):
         valid = targets != self.ignore_index
         # masked before the softmax: a NaN in an ignored row must not reach the gradient
         logits = upcast(logits).masked_fill(~valid[:, None], 0.0)
-        indices = targets.masked_fill(~valid, 0)
-        log_p = F.log_softmax(logits, dim=1)
-        weights = None if self.class_weights is None else self.class_weights.to(log_p.dtype)
-        scores = log_p if weights is None else log_p * weights
-        loss = -scores.gather(1, indices[:, None]).squeeze(1)
-        if self.label_smoothing:
-            loss = (1.0 - self.label_smoothing) * loss - self.label_smoothing * scores.mean(dim=1)
-        norm = valid.to(log_p.dtype)
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        loss = F.cross_entropy(
+            logits,
+            targets,
+            weight=weights,
+            ignore_index=self.ignore_index,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+        norm = valid.to(loss.dtype)
         if weights is not None:
-            norm = norm * weights[indices]
+            norm = norm * weights[targets.masked_fill(~valid, 0)]
         if sample_weight is not None:
             loss, norm = loss * sample_weight, norm * sample_weight
-        return torch.where(valid, loss, torch.zeros_like(loss)), norm
+        return loss, norm

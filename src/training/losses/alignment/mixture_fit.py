@@ -36,10 +36,14 @@ class _Problem:
     def mixture(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """Components ``[R, K, N]``, each adding up to 1, and weights ``[R, K]``."""
         means, variances, logits = at.chunk(3, dim=1)
-        centre = torch.minimum(means.clamp_min(0), self.last)[..., None]
-        logit = (self.index - centre).square() / (-2 * variances.clamp_min(self.min_variance)[..., None])
+        logit = (self.index - means[..., None]).square() / (-2 * variances.clamp_min(self.min_variance)[..., None])
         logit = logit.masked_fill(~self.real[:, None], -math.inf)
         return torch.softmax(logit, dim=2), torch.softmax(logits, dim=1)
+
+    def inside(self, at: Tensor) -> Tensor:
+        """The nearest parameters whose means lie on the histogram."""
+        means, rest = at[:, : self.components], at[:, self.components :]
+        return torch.cat([torch.minimum(means.clamp_min(0), self.last), rest], dim=1)
 
     def value(self, at: Tensor) -> Tensor:
         """The objective of every row, ``[R]``."""
@@ -110,7 +114,7 @@ def fit_histogram_mixture(
     if lengths is None:
         lengths = torch.full((len(histograms),), histograms.shape[1], device=histograms.device)
     problem = _Problem(histograms.detach(), lengths, num_components, objective, min_variance)
-    at = problem.start()
+    at = problem.inside(problem.start())
     value, slope = problem.gradient(at)
     done: list[Tensor] = []
     changes: list[Tensor] = []
@@ -123,9 +127,9 @@ def fit_histogram_mixture(
         descent = torch.where(lost, -slope.square().sum(dim=1), descent)
         size = torch.ones_like(value) if count else (1 / slope.abs().sum(dim=1).clamp_min(1e-30)).clamp_max(1.0)
         for _ in range(12):
-            trial = problem.value(at + size[:, None] * direction)
+            trial = problem.value(problem.inside(at + size[:, None] * direction))
             size = torch.where(trial <= value + 1e-4 * size * descent, size, size * 0.5)
-        step = size[:, None] * direction
+        step = problem.inside(at + size[:, None] * direction) - at
         better = problem.value(at + step) <= value
         step = torch.where(better[:, None], step, 0.0)
         at = at + step
@@ -133,4 +137,5 @@ def fit_histogram_mixture(
         done, changes = [*done, step][-history:], [*changes, new_slope - slope][-history:]
         slope = new_slope
     components, weights = problem.mixture(at)
-    return components, weights
+    failed = ~torch.isfinite(value)[:, None]
+    return components.masked_fill(failed[..., None], torch.nan), weights.masked_fill(failed, torch.nan)

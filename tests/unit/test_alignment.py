@@ -1,0 +1,373 @@
+"""Alignment losses: degenerate input, options, budget, objective, optional dependency."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from training.losses.alignment import (
+    AlignmentObjective,
+    GTCCLoss,
+    IntraContrastLoss,
+    LAVLoss,
+    PairBudget,
+    SoftDTWLoss,
+    TCCLoss,
+    VAVALoss,
+    fit_histogram_mixture,
+    objective_from_config,
+    sinkhorn_plan,
+    transport_cost,
+)
+from training.losses.functional.soft_dtw import soft_dtw
+
+F64 = torch.float64
+
+
+def sequences(*lengths: int, seed: int = 0, dtype: torch.dtype = F64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, 4, generator=generator, dtype=F64).to(dtype).requires_grad_() for n in lengths]
+
+
+def call(loss: Any, given: list[torch.Tensor]) -> torch.Tensor:
+    return loss(given, 3) if isinstance(loss, VAVALoss) else loss(given)
+
+
+ALL = [TCCLoss, GTCCLoss, LAVLoss, VAVALoss]
+
+
+# ------------------------------------------------------------------------------------------------------- degenerate
+@pytest.mark.parametrize("cls", ALL)
+def test_one_sequence(cls: Any) -> None:
+    loss = cls(include_self_pairs=False) if cls is TCCLoss else cls()
+    given = sequences(9)
+    value = call(loss, given)
+    assert value == 0
+    (gradient,) = torch.autograd.grad(value, given)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("kind", ["equal", "constant", "zero", "large"])
+@pytest.mark.parametrize("length", [2, 12, 30])
+def test_finite_on_degenerate_frames(cls: Any, kind: str, length: int) -> None:
+    x = torch.randn(length, 4, generator=torch.Generator().manual_seed(1))
+    frames = {"equal": x, "constant": torch.ones_like(x), "zero": torch.zeros_like(x), "large": 1e3 * x}[kind]
+    given = [frames.clone().requires_grad_() for _ in range(3)]
+    value = call(cls(), given)
+    assert torch.isfinite(value)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, given))
+
+
+@pytest.mark.parametrize("cls", [GTCCLoss, LAVLoss, VAVALoss])
+def test_one_frame(cls: Any) -> None:
+    given = sequences(1, 5)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(call(cls(), given), given))
+
+
+def test_tcc_needs_two_frames() -> None:
+    with pytest.raises(ValueError, match=r"at least 2 frame.*\[\[1, 4\], \[5, 4\]\]"):
+        TCCLoss()(sequences(1, 5))
+
+
+@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "non-empty list"),
+        (torch.ones(2, 5, 4), "non-empty list"),
+        ([torch.ones(5, 4), torch.ones(5, 3)], "one common D"),
+        ([torch.ones(5, 4), torch.ones(5, 4, dtype=F64)], "one floating dtype"),
+        ([torch.ones(5, 4), torch.ones(5, 4, device="meta")], "one device"),
+        ([torch.ones(5, 4).long()] * 2, "one floating dtype"),
+    ],
+)
+def test_what_is_no_list_of_sequences(cls: Any, given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(cls(), given)
+
+
+def test_contrast_of_a_short_sequence_is_constant() -> None:
+    (x,) = sequences(7)
+    value = IntraContrastLoss(window=7)(x)
+    index = torch.arange(7.0)
+    assert value.item() == pytest.approx(2 * ((index[:, None] - index).square() + 1).sum().item())
+    assert torch.equal(torch.autograd.grad(value, x)[0], torch.zeros_like(x))
+
+
+# ---------------------------------------------------------------------------------------------------------- options
+@pytest.mark.parametrize(
+    ("cls", "kwargs", "message"),
+    [
+        (TCCLoss, {"temperature": 0.0}, "temperature must be a number greater than 0, found 0.0"),
+        (TCCLoss, {"variance": "frame"}, "variance must be one of 'per_column', 'per_frame'"),
+        (IntraContrastLoss, {"window": 0}, "window must be an integer at least 1, found 0"),
+        (GTCCLoss, {"window_fraction": 1.2}, "window_fraction must be a number at least 0.05 and at most 1"),
+        (GTCCLoss, {"on_failure": "exit"}, "on_failure must be one of"),
+        (LAVLoss, {"smoothing": -1}, "smoothing must be a number greater than 0"),
+        (LAVLoss, {"contrast": {"window": 0}}, "window must be an integer"),
+        (VAVALoss, {"epsilon": "rows"}, "epsilon must be one of 'num_rows', 'prior_scaled'"),
+        (SoftDTWLoss, {"divergence": True, "open_end": True}, "divergence must be False"),
+    ],
+)
+def test_options_are_checked(cls: Any, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cls(**kwargs)
+
+
+@pytest.mark.parametrize("cls", [TCCLoss, LAVLoss, VAVALoss, GTCCLoss])
+def test_presets(cls: Any) -> None:
+    for name in cls.PRESETS:
+        given = sequences(8, 11)
+        loss = cls.preset(name)
+        value = call(loss, given)
+        assert torch.isfinite(value)
+        assert value != call(cls(), given)
+        assert torch.isfinite(torch.autograd.grad(value, given)[0]).all()
+    with pytest.raises(ValueError, match="name must be one of"):
+        cls.preset("no such")
+
+
+def test_paper_variance_of_tcc() -> None:
+    """The variance of the weights themselves, written out for one pair."""
+    x, y = (s.detach() for s in sequences(6, 9))
+    loss = TCCLoss(variance="per_frame", include_self_pairs=False, variance_weight=0.0)
+    expected = 0.0
+    for a, b in ((x, y), (y, x)):
+        alpha = torch.softmax(-torch.cdist(a, b), dim=1)
+        beta = torch.softmax(-torch.cdist(alpha @ b, a), dim=1)
+        time = torch.arange(len(a), dtype=F64)
+        mean = beta @ time
+        variance = beta @ time.square() - mean.square()
+        expected += ((time - mean).square() / variance).sum().item() / 2
+    assert loss([x, y]).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_lav_options() -> None:
+    given = sequences(9, 20, 18)
+    base = LAVLoss()(given)
+    assert LAVLoss(pair_reduction="mean")(given).item() == pytest.approx(base.item() / 6)
+    contrast = sum(IntraContrastLoss(window=15)(x) for x in given)
+    once = LAVLoss(count_contrast="once")(given)
+    assert (base - once).item() == pytest.approx(0.01 * 3 * contrast.item())
+    same = [given[0].detach(), given[0].detach()]
+    assert LAVLoss(divergence=True, contrast_weight=0.0)(same).item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_vava_plans_in_batches_are_the_same() -> None:
+    given = sequences(9, 9, 7)
+    values = [VAVALoss(batch_pairs=batched)(given, 3) for batched in (False, True)]
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-12)
+    for a, b in zip(*(torch.autograd.grad(v, given) for v in values), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_vava_own_axis() -> None:
+    """With the matches on their own axis, a plan on the diagonal has no optimality cost on it."""
+    plan = torch.eye(5, dtype=F64)
+    column, row = VAVALoss(optimality_scale="own_axis")._match_distance(plan)
+    assert torch.equal((column + row).diagonal(), torch.zeros(5, dtype=F64))
+
+
+# ---------------------------------------------------------------------------------------------------------- the parts
+def test_soft_dtw_near_zero_smoothing_is_dtw() -> None:
+    generator = torch.Generator().manual_seed(3)
+    cost = torch.rand(1, 6, 8, generator=generator, dtype=F64)
+    table = torch.full((7, 9), torch.inf, dtype=F64)
+    table[0, 0] = 0
+    for i in range(6):
+        for j in range(8):
+            table[i + 1, j + 1] = cost[0, i, j] + min(table[i, j], table[i, j + 1], table[i + 1, j])
+    assert soft_dtw(cost, 1e-4).item() == pytest.approx(table[6, 8].item(), abs=1e-3)
+    loss = SoftDTWLoss(smoothing=1e-4)
+    x = torch.randn(5, 2, generator=generator, dtype=F64)
+    value, alignment = loss.alignment(x, x)
+    assert value.item() == pytest.approx(0.0, abs=1e-3)
+    torch.testing.assert_close(alignment, torch.eye(5, dtype=F64), atol=1e-6, rtol=0)
+
+
+def test_soft_dtw_gradcheck_with_lengths_and_open_end() -> None:
+    cost = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=F64, requires_grad=True)
+    for open_end in (False, True):
+        assert torch.autograd.gradcheck(
+            lambda c, o=open_end: soft_dtw(c, 0.3, lengths_x=[4, 2, 1], lengths_y=[3, 5, 1], open_end=o), cost
+        )
+
+
+def test_soft_dtw_of_padded_pairs_is_that_of_each() -> None:
+    x, y = (torch.stack(sequences(n, n, seed=n)).detach() for n in (7, 9))
+    loss = SoftDTWLoss(smoothing=0.5, divergence=True, normalize_by_length=True)
+    batch = loss(x, y, [7, 3], [2, 9])
+    assert batch[0].item() == pytest.approx(loss(x[0], y[0, :2]).item())
+    assert batch[1].item() == pytest.approx(loss(x[1, :3], y[1]).item())
+
+
+def test_sinkhorn_gradient_by_finite_differences() -> None:
+    cost = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=F64, requires_grad=True)
+    for method in ("kernel", "log"):
+        assert torch.autograd.gradcheck(lambda c, m=method: sinkhorn_plan(c, 0.3, num_iters=4, method=m), cost)
+
+
+def test_sinkhorn_in_the_log_domain_where_the_kernel_vanishes() -> None:
+    cost = 1e4 * torch.rand(4, 5, generator=torch.Generator().manual_seed(0))
+    plan = sinkhorn_plan(cost, 1.0)
+    assert torch.isfinite(plan).all()
+    torch.testing.assert_close(plan.sum(dim=1), torch.full((4,), 0.25), rtol=0, atol=1e-4)
+
+
+def test_sinkhorn_with_given_masses() -> None:
+    cost = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+    rows, columns = torch.tensor([0.5, 0.25, 0.25], dtype=F64), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=F64)
+    plan = sinkhorn_plan(cost, 0.5, num_iters=100, row_mass=rows, column_mass=columns)
+    torch.testing.assert_close(plan.sum(dim=1), rows)
+    torch.testing.assert_close(plan.sum(dim=0), columns)
+    with pytest.raises(ValueError, match=r"row_mass must be \[3\]"):
+        sinkhorn_plan(cost, 0.5, row_mass=columns)
+
+
+def test_envelope_gradient_is_the_plan() -> None:
+    cost = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=F64, requires_grad=True)
+    plan = sinkhorn_plan(cost, 0.5)
+    torch.testing.assert_close(torch.autograd.grad(transport_cost(plan, cost), cost)[0], plan.detach())
+
+
+def test_without_pot(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def without(name: str, *args: Any) -> Any:
+        if name == "ot":
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(ImportError, match=r"pip install 'training-losses\[alignment\]'"):
+        VAVALoss()
+    assert TCCLoss().temperature == 1.0
+
+
+@pytest.mark.parametrize("components", [1, 3, 5])
+def test_mixture_fits(components: int) -> None:
+    index = torch.arange(40, dtype=F64)
+    rows = torch.stack([torch.exp(-(index - c).square() / (2 * 9.0)) for c in (8.0, 15.5, 30.0)])
+    histograms = rows / rows.sum(dim=1, keepdim=True)
+    bells, weights = fit_histogram_mixture(histograms, components, steps=60)
+    mixture = torch.einsum("rk,rkn->rn", weights, bells)
+    assert (mixture - histograms).abs().sum(dim=1).max() < 0.15
+    torch.testing.assert_close(bells.sum(dim=2), torch.ones(3, components, dtype=F64))
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(3, dtype=F64))
+
+
+def test_mixture_of_padded_rows_is_that_of_each() -> None:
+    p = torch.softmax(torch.randn(2, 12, generator=torch.Generator().manual_seed(0), dtype=F64), dim=1)
+    p[1, 7:] = 0
+    p[1] /= p[1].sum()
+    bells, weights = fit_histogram_mixture(p, 2, lengths=torch.tensor([12, 7]))
+    alone, alone_weights = fit_histogram_mixture(p[1:, :7], 2)
+    torch.testing.assert_close(bells[1:, :, :7], alone)
+    torch.testing.assert_close(weights[1:], alone_weights)
+
+
+# ------------------------------------------------------------------------------------------------------------- GTCC
+def test_gtcc_continues_its_draws() -> None:
+    given = sequences(25, 24)
+    first, second = GTCCLoss(seed=4), GTCCLoss(seed=4)
+    a = [first(given).item() for _ in range(3)]
+    assert len(set(a)) == 3
+    second.load_state_dict({"_extra_state": {"calls": 2}})
+    assert second(given).item() == a[2]
+
+
+def test_gtcc_failures_are_errors() -> None:
+    given = [x.detach() for x in sequences(21, 22)]
+    given[0][3, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="mixture fit"):
+        GTCCLoss()(given)
+
+
+def test_gtcc_drop_vectors() -> None:
+    given = sequences(22, 23)
+    loss = GTCCLoss(keep_floor_decay=0.5)
+    with pytest.raises(ValueError, match=r"drop_vectors must be 2 tensors \[5\]"):
+        loss(given)
+    drops = [torch.zeros(5, dtype=F64, requires_grad=True) for _ in given]
+    value = loss(given, drops, 2)
+    assert torch.isfinite(value)
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, [*given, *drops]))
+
+
+# ------------------------------------------------------------------------------------------------ objective, budget
+def test_objective_weighs_and_names() -> None:
+    given = sequences(12, 14, dtype=torch.float32)
+    objective = AlignmentObjective(losses={"tcc": {"temperature": 0.5}, "lav": LAVLoss()}, weights={"lav": 0.25})
+    out = objective([{"outputs": given}, {"outputs": given[:1]}])
+    assert list(out) == ["loss", "tcc", "lav"]
+    assert out["tcc"].item() == pytest.approx(TCCLoss(temperature=0.5)(given).item())
+    assert out.loss.item() == pytest.approx(out["tcc"].item() + 0.25 * out["lav"].item())
+    assert not out["lav"].requires_grad
+    out.loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"losses": {}}, "losses must have modules, or names among"),
+        ({"losses": {"dtw": {}}}, "losses must have modules, or names among"),
+        ({"losses": {"tcc": {}}, "weights": {"lav": 1.0}}, "weights must be one of 'tcc'"),
+    ],
+)
+def test_objective_checks(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AlignmentObjective(**kwargs)
+
+
+def test_objective_steps() -> None:
+    given = {"outputs": sequences(12, 14)}
+    by_step = AlignmentObjective(losses={"vava": {}}, step_source="step")
+    with pytest.raises(ValueError, match="step must be given"):
+        by_step(given, 3)
+    assert by_step(given, 3, 700).loss.item() == pytest.approx(VAVALoss()(given["outputs"], 700).item())
+    by_epoch = AlignmentObjective(losses={"vava": {}})
+    assert by_epoch(given, 3, 700).loss.item() == pytest.approx(VAVALoss()(given["outputs"], 3).item())
+
+
+def test_objective_of_an_old_configuration() -> None:
+    config = SimpleNamespace(
+        LOSS_TYPE={"tcc": True, "GTCC": False, "LAV": True, "VAVA": False},
+        TCC_ORIGINAL_PARAMS={"softmax_temp": 0.1, "alignment_variance": 0.001},
+        LAV_PARAMS={"min_temp": 0.1},
+    )
+    objective = objective_from_config(config)
+    assert list(objective.losses) == ["tcc", "lav"]
+    assert objective.losses["tcc"].temperature == 0.1
+    config.LAV_PARAMS = {"temperature": 1}
+    with pytest.raises(ValueError, match="LAV_PARAMS must be one of 'min_temp', 'cr_coefficient', found 'temperature'"):
+        objective_from_config(config)
+
+
+def test_budget(caplog: pytest.LogCaptureFixture) -> None:
+    budget = PairBudget(limits={"lav": 600}, min_length=10)
+    with caplog.at_level(logging.WARNING):
+        assert budget.keep("lav", [20, 30, 9, 40]) == [0, 1]
+    assert "sequences [2, 3] of lengths [9, 40]" in caplog.text
+    assert budget.keep("tcc", [20, 30, 11]) == [0, 1, 2]
+    assert budget.skipped == {"lav": 2}
+    assert budget.keep("lav", [25, 25]) == []
+    assert PairBudget().limits == {"lav": 3_000_000, "gtcc": 8_000_000, "tcc": 8_000_000, "vava": 6_000_000}
+    with pytest.raises(ValueError, match="outside the budget"):
+        PairBudget(on_exceed="raise").keep("lav", [3, 30])
+
+
+def test_objective_with_a_budget() -> None:
+    given = sequences(12, 14, 40)
+    objective = AlignmentObjective(losses={"tcc": {}, "lav": {}}, budget=PairBudget(limits={"lav": 200}))
+    out = objective({"outputs": given})
+    assert out["lav"].item() == pytest.approx(LAVLoss()(given[:2]).item())
+    assert out["tcc"].item() == pytest.approx(TCCLoss()(given).item())
+    none_left = AlignmentObjective(losses={"lav": {}}, budget=PairBudget(limits={"lav": 1}))({"outputs": given})
+    assert none_left.loss.item() == 0.0
+    none_left.loss.backward()

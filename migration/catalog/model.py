@@ -423,20 +423,17 @@ class _Reader:
     def __init__(self, text: str, source: str) -> None:
         self.source = source
         self.lines = text.splitlines()
+        self.places: dict[str, list[int]] = {}
 
     def line_of(self, header: str, index: int, key: str | None = None) -> int:
         """Line of the ``index``-th ``[[header]]``, or of ``key`` (dotted: table.key) inside that block."""
-        seen = -1
-        start = 0
-        end = len(self.lines)
-        for number, line in enumerate(self.lines, 1):
-            if re.match(rf"\s*\[\[\s*{re.escape(header)}\s*\]\]", line):
-                seen += 1
-                if seen == index:
-                    start = number
-                elif start:
-                    end = number - 1
-                    break
+        places = self.places.get(header)
+        if places is None:
+            pattern = re.compile(rf"\s*\[\[\s*{re.escape(header)}\s*\]\]")
+            places = [number for number, line in enumerate(self.lines, 1) if pattern.match(line)]
+            self.places[header] = places
+        start = places[index] if index < len(places) else 0
+        end = places[index + 1] - 1 if index + 1 < len(places) else len(self.lines)
         if not start:
             return 1
         if key is not None:

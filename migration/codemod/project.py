@@ -233,20 +233,19 @@ class Project:
     def decide(self) -> Context:
         """Analyse the uses in all files and settle what concerns all of them."""
         self._follow_reexports()
+        context = Context(self.rules)
+        context.keep = self._public_names()
+        self._drop_bystanders()
         for path, module in list(self.modules.items()):
-            if not module.analysis.relevant and not module.analysis.scopes.strings:
-                continue
             try:
                 module.analysis.run()
             except RecursionError:
                 self.error(path, "TL093", "nested too deeply")
                 del self.modules[path]
-        context = Context(self.rules)
         self._settle_unwritable()
         for module in self.modules.values():
             for symbol, target in module.analysis.used_targets():
                 context.used.setdefault(self.rules.key(symbol), {}).setdefault(target.path, target)
-        context.keep = self._public_names()
         blockers = [b for m in self.modules.values() for b in m.analysis.blockers]
         while True:
             self._block(blockers)
@@ -282,6 +281,7 @@ class Project:
     def _follow_reexports(self) -> None:
         """Modules of this tree that import an old symbol and are imported by others lead to it as well."""
         self._own_modules()
+        broken = {finding.path for finding in self.outcome.findings if finding.level == "error"}
         grown = True
         while grown:
             grown = False
@@ -297,7 +297,7 @@ class Project:
             if names:
                 pattern = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(names)).encode())
                 for path in self.python_files:
-                    if path not in self.modules:
+                    if path not in self.modules and path not in broken:
                         self._file(path, "python", pattern)
             for module in self.modules.values():
                 if module.part is None and names & set(re.findall(r"\w+", module.source.text)):
@@ -341,27 +341,41 @@ class Project:
         """Local names of each file that other files refer to."""
         keep: dict[str, set[str]] = {}
         by_name = {dotted: path for path, module in self.modules.items() for dotted in module.modules}
+        exported = {path: set(module.analysis.exports()) for path, module in self.modules.items()}
+        stems: dict[str, set[str]] = {}
+        for dotted, path in by_name.items():
+            stems.setdefault(dotted.rpartition(".")[2], set()).add(path)
+        every = set().union(*exported.values())
         for path, module in self.modules.items():
-            for statement in module.analysis.scopes.imports:
+            scopes = module.analysis.scopes
+            for statement in scopes.imports:
                 if isinstance(statement, ast.ImportFrom):
                     for dotted in module.analysis.absolute(statement):
                         target = by_name.get(dotted)
                         if target is not None and target != path:
-                            keep.setdefault(target, set()).update(a.name for a in statement.names)
-            dotted_strings = {str(s.value) for s in module.analysis.scopes.strings if "." in str(s.value)}
-            for other, owner in self.modules.items():
-                if other == path:
-                    continue
-                stems = {dotted.rpartition(".")[2] for dotted in owner.modules}
-                for name in owner.analysis.scopes.module.bindings:
-                    if (
-                        name in module.analysis.scopes.attributes and any(stem in module.source.text for stem in stems)
-                    ) or any(s.endswith(f".{name}") and s.split(".")[-2] in stems for s in dotted_strings):
-                        keep.setdefault(other, set()).add(name)
-        for path, names in list(keep.items()):
-            if "*" in names:
-                names.update(self.modules[path].analysis.scopes.module.bindings)
+                            names = {alias.name for alias in statement.names}
+                            keep.setdefault(target, set()).update(exported[target] if "*" in names else names)
+            for name in every & scopes.attributes:
+                for stem in set(re.findall(r"\w+", module.source.text)) & set(stems):
+                    for owner in stems[stem] - {path}:
+                        if name in exported[owner]:
+                            keep.setdefault(owner, set()).add(name)
+            for parts in (str(node.value).split(".") for node in scopes.strings if "." in str(node.value)):
+                for owner in stems.get(parts[-2], set()) - {path} if parts[-1] in every else ():
+                    keep.setdefault(owner, set()).add(parts[-1])
         return keep
+
+    def _drop_bystanders(self) -> None:
+        """Forget files that mention old names but use none: look-alikes."""
+        for path, module in list(self.modules.items()):
+            analysis = module.analysis
+            paths = (str(node.value).replace(":", ".") for node in analysis.scopes.strings)
+            named = any(
+                p in self.rules.prefixes or p.rpartition(".")[0] in self.rules.prefixes or p[:1] == "." for p in paths
+            )
+            deep = named or any(self.rules.deep(str(node.value)) for node in analysis.scopes.strings)
+            if not (analysis.relevant or deep or analysis.notes):
+                del self.modules[path]
 
     # -- result --------------------------------------------------------------------------------------------------
 

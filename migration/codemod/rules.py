@@ -136,6 +136,14 @@ class Rules:
             found += [(pin.name, pin.value) for pin in case.pins.values()]
         return found
 
+    def deep(self, text: str) -> bool:
+        """Whether a string begins with an old path (of a module or a name)."""
+        while "." in text:
+            text = text.rpartition(".")[0]
+            if text in self.by_path or text in self.catalog.modules:
+                return True
+        return False
+
     def leaves(self) -> set[str]:
         """Bare names of all symbols."""
         return {path.rpartition(".")[2] for path in self.by_path}

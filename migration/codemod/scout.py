@@ -28,13 +28,13 @@ _QUOTED = re.compile(r'"([\w.]+)"')
 class Scout:
     """What to look for.
 
-    ``needles``: each Python file that uses an old loss from outside its package contains one. ``gate``: it imports, or
-    quotes, something that contains one. ``words``: old names as words (the test for all other files, and the last one
-    for Python). ``folders``: names of directories whose files may use it without naming it (relative imports).
+    ``needles``: each Python file that uses an old loss from outside its package contains one, and matches the pattern
+    beside it (it imports, or quotes, something that contains it). ``words``: old names as words, the test for all
+    other files and the last one for Python. ``folders``: names of directories whose files may use an old loss without
+    naming its package (relative imports).
     """
 
-    needles: tuple[bytes, ...]
-    gate: re.Pattern[bytes]
+    needles: tuple[tuple[bytes, re.Pattern[bytes]], ...]
     words: re.Pattern[bytes]
     configs: re.Pattern[bytes] | None
     folders: frozenset[str]
@@ -43,10 +43,8 @@ class Scout:
         """Whether a Python file deserves to be parsed."""
         if not self.folders.isdisjoint(path.split(os.sep)[:-1]):
             return self.words.search(data) is not None
-        for needle in self.needles:
-            if needle in data:
-                return self.gate.search(data) is not None and self.words.search(data) is not None
-        return False
+        found = any(needle in data and gate.search(data) for needle, gate in self.needles)
+        return found and self.words.search(data) is not None
 
     def interesting(self, path: str, kind: str, data: bytes) -> bool:
         """Whether a file of any kind deserves a second look."""
@@ -62,7 +60,7 @@ def scout(texts: Iterable[str]) -> Scout:
     modules: set[str] = set()
     names: set[str] = set()
     parents: set[str] = set()
-    aliased: set[str] = set()
+    aliased: set[tuple[str, str]] = set()
     configs: set[str] = set()
     for text in texts:
         top = _entries(_TOP.match(text))
@@ -82,7 +80,7 @@ def scout(texts: Iterable[str]) -> Scout:
                 module, _, name = path.rpartition(".")
                 names.add(name)
                 if module in parents:
-                    aliased.add(name)
+                    aliased.add((module, name))
                 else:
                     modules.add(module)
         for block in _CONFIG_NAMES.findall(text):
@@ -105,22 +103,29 @@ def _entries(match: re.Match[str] | None, group: int = 0) -> dict[str, list[str]
     return {key: _QUOTED.findall(value) for key, value in _ENTRY.findall(text)}
 
 
-def _build(modules: set[str], names: set[str], parents: set[str], aliased: set[str], configs: set[str]) -> Scout:
+def _build(
+    modules: set[str], names: set[str], parents: set[str], aliased: set[tuple[str, str]], configs: set[str]
+) -> Scout:
     # outside of the folders, a use names each part of the module (`src` may be hidden by a relative import),
     # or, below a package that only re-exported names, the name
-    groups = [set(module.split(".")) - {"src"} for module in sorted(modules)] + [{name} for name in sorted(aliased)]
+    groups = [set(module.split(".")) - {"src"} for module in sorted(modules)] + [{name} for _, name in sorted(aliased)]
     needles = _cover([group for group in groups if group])
-    gate = "|".join(sorted(map(re.escape, {*needles, *(parent.rpartition(".")[2] for parent in parents)})))
     words = sorted({*names, *(m for m in (*modules, *parents) if "." in m)}, key=lambda w: (-len(w), w))
     return Scout(
-        tuple(needle.encode() for needle in needles),
-        re.compile(
-            rf"(?:^(?:\xef\xbb\xbf)?|[\n\r;:])[ \t\f]*(?:from|import)\b(?:[ \t]*\\\r?\n)?[^\n\r]*(?:{gate})"
-            rf"|[\"'][\w.:]{{0,200}}?(?:{gate})".encode()
-        ),
+        tuple((needle.encode(), _gate(needle, aliased)) for needle in needles),
         re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b".encode()),
         re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, configs)))})\b".encode()) if configs else None,
         frozenset(part for module in modules for part in module.split(".")) - {"src"},
+    )
+
+
+def _gate(needle: str, aliased: set[tuple[str, str]]) -> re.Pattern[bytes]:
+    """An import, or the start of a string, that has ``needle`` in it, or the package that re-exported it."""
+    parts = {needle, *(module.rpartition(".")[2] for module, name in aliased if needle in name)}
+    gate = "|".join(sorted(map(re.escape, parts)))
+    return re.compile(
+        rf"(?:^(?:\xef\xbb\xbf)?|[\n\r;:])[ \t\f]*(?:from|import)\b(?:[ \t]*\\\r?\n)?[^\n\r]*(?:{gate})"
+        rf"|[\"'][\w.:]{{0,200}}?(?:{gate})".encode()
     )
 
 

@@ -1,0 +1,150 @@
+"""Speed and memory of the codemod: ``python benchmarks/bench_codemod.py [TREE]``.
+
+Two made-up trees: 270 files and 4 MB of which 16 use old losses, and 2,800 files and 50 MB without a use.
+Each figure is the median of whole processes, start-up included, in alternation with the process it is compared to:
+``python -c`` that walks and reads the same files, and ``libcst.parse_module`` on the matching files. With TREE, that
+tree is measured in place of the large one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+READ = """
+import os, sys
+total = 0
+for directory, folders, names in os.walk(sys.argv[1]):
+    for name in names:
+        if name.endswith(".py"):
+            with open(os.path.join(directory, name), "rb") as handle:
+                total += len(handle.read())
+"""
+PARSE = """
+import sys, libcst
+for path in sys.argv[1:]:
+    with open(path, "rb") as handle:
+        libcst.parse_module(handle.read())
+"""
+USES = """
+from src.training.losses import VICRegLoss, MemoryQueueContrastiveLoss
+from src.training.losses.clip_style_loss import CLIPStyleLoss
+
+
+def losses(dim, config):
+    vicreg = VICRegLoss(sim_coeff=10.0, var_coeff=5.0, cov_coeff=1.0)
+    clip = CLIPStyleLoss(temperature=config.get("temperature", 0.07), cache_labels=False)
+    return vicreg, clip, MemoryQueueContrastiveLoss(dim=dim, queue_size=8192)
+"""
+
+
+def filler(generator: random.Random, size: int) -> str:
+    """Code of about ``size`` bytes that talks of losses, as training code does, but uses none of the old ones."""
+    parts = ["import torch\nfrom torch import nn\nfrom torch.nn import CrossEntropyLoss\nfrom .base import Trainer\n"]
+    length = len(parts[0])
+    number = 0
+    while length < size:
+        number += 1
+        speaks = "loss" if generator.random() < 0.06 else "score"
+        part = (
+            f"\n\ndef step_{number}(model, batch, scale={generator.random():.4f}):\n"
+            f'    """One step on the batch number {number}, with the features of both views."""\n'
+            f"    features = model.encode(batch['inputs'], normalize={generator.random() < 0.5})\n"
+            f"    {speaks} = nn.functional.mse_loss(features, batch['target']) * scale\n"
+            f"    history = [float(value) for value in batch.get('history', ()) if value is not None]\n"
+            f"    return {{'value': {speaks}, 'history': history, 'index': {number}}}\n"
+        )
+        parts.append(part)
+        length += len(part)
+    return "".join(parts)
+
+
+def make_tree(top: Path, files: int, size: int, matching: int) -> list[Path]:
+    """Write the tree; returns the files that use old losses."""
+    generator = random.Random(0)
+    matched = []
+    every = files // matching if matching else 0
+    for number in range(files):
+        path = top / f"package_{number // 30}" / f"module_{number}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = filler(generator, size // files)
+        if every and number % every == 0 and len(matched) < matching:
+            text = USES + text
+            matched.append(path)
+        path.write_text(text, encoding="utf-8")
+    return matched
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds and peak memory (MB) of a process."""
+    start = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0.0
+    status = Path(f"/proc/{child.pid}/status")
+    while child.poll() is None:
+        with contextlib.suppress(OSError):  # the process may have ended
+            rows = status.read_text().splitlines()
+            peak = max([peak, *(int(row.split()[1]) / 1024 for row in rows if row.startswith("VmHWM"))])
+        time.sleep(0.002)
+    return time.perf_counter() - start, peak
+
+
+def compare(commands: dict[str, list[str]], repeats: int = 7) -> dict[str, tuple[float, float]]:
+    """Median seconds and largest memory of each command, run in alternation."""
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    peaks = dict.fromkeys(commands, 0.0)
+    for _ in range(repeats):
+        for name, command in commands.items():
+            seconds, peak = run(command)
+            times[name].append(seconds)
+            peaks[name] = max(peaks[name], peak)
+    return {name: (statistics.median(times[name]), peaks[name]) for name in commands}
+
+
+def report(title: str, size: float, figures: dict[str, tuple[float, float]], base: str) -> None:
+    print(f"\n{title}, {size:.1f} MB\n\n| process | seconds | ratio | peak MB |\n|---|---|---|---|")
+    for name, (seconds, peak) in figures.items():
+        print(f"| {name} | {seconds:.3f} | {seconds / figures[base][0]:.2f} | {peak:.0f} |")
+
+
+def weight(top: Path) -> float:
+    return sum(path.stat().st_size for path in top.rglob("*.py")) / 1e6
+
+
+def main() -> None:
+    codemod = [sys.executable, str(ROOT / "tools" / "codemod.py")]
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "small"
+        matched = make_tree(small, 270, 4_000_000, 16)
+        figures = compare(
+            {
+                "read every byte": [sys.executable, "-c", READ, str(small)],
+                "codemod, whole catalog, one process": [*codemod, str(small)],
+                "libcst.parse_module of the 16 files": [sys.executable, "-c", PARSE, *map(str, matched)],
+            }
+        )
+        report("270 files, 16 with old losses", weight(small), figures, "read every byte")
+        if len(sys.argv) > 1:
+            large = Path(sys.argv[1])
+        else:
+            large = Path(folder) / "large"
+            make_tree(large, 2_800, 50_000_000, 0)
+        figures = compare(
+            {
+                "read every byte": [sys.executable, "-c", READ, str(large)],
+                "codemod, one process": [*codemod, str(large)],
+                "codemod --jobs 2": [*codemod, str(large), "--jobs", "2"],
+            }
+        )
+        report(f"{sum(1 for _ in large.rglob('*.py'))} files", weight(large), figures, "read every byte")
+
+
+if __name__ == "__main__":
+    main()

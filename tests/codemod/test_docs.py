@@ -1,0 +1,41 @@
+"""The pages of the rules: one each, with the text of `--explain`, and examples that are true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from migration.codemod.codes import RULES
+from tests.codemod.support import rewritten
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "codemod"
+EXAMPLE = re.compile(r"Before:\n\n```python\n(.*?)```\n\nAfter(?:: unchanged\.|:\n\n```python\n(.*?)```)", re.S)
+
+
+def test_each_rule_has_a_page_and_each_page_a_rule() -> None:
+    assert {path.stem for path in DOCS.glob("TL*.md")} == set(RULES)
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    for code, rule in RULES.items():
+        assert f"| [{code}]({code}.md) | {rule.level} | {rule.title} |" in index
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_page(code: str) -> None:
+    text = (DOCS / f"{code}.md").read_text(encoding="utf-8")
+    rule = RULES[code]
+    assert text.startswith(f"# {code}: {rule.title}\n\nLevel: {rule.level}\n\n{rule.text}\n")
+    found = EXAMPLE.findall(text)
+    assert len(found) == text.count("Before:")
+    for before, after in found:
+        new, outcome = rewritten(before)
+        assert new == (after or before)
+        assert code in {finding.code for finding in outcome.findings}
+
+
+def test_the_hooks_are_for_the_whole_repository() -> None:
+    hooks = yaml.safe_load((DOCS.parents[1] / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert [hook["id"] for hook in hooks] == ["migrate-losses", "migrate-losses-check"]
+    assert all(hook["pass_filenames"] is False and hook["entry"] == "training-losses codemod" for hook in hooks)

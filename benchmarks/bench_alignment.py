@@ -2,8 +2,8 @@
 
     python benchmarks/bench_alignment.py [--repeats 3] [--quick]
 
-Time: median CPU time of forward and backward, old and new in turn in one process, one thread, float32. Memory: the rise
-of the peak resident set over one forward and backward in a child process. ``pysdtw`` (numba) is optional; without it its
+Time: median CPU time of forward and backward, old and new in turn in one process, one thread, float32. Memory: rise
+of the peak resident set in a child process. ``pysdtw`` (numba) is optional; without it its
 table is left out: pip install pysdtw numba.
 """
 
@@ -140,7 +140,8 @@ def main() -> None:
     wanted = set(args.only or [*LOSSES, "GTCC", "soft_dtw"])
     print(f"torch {torch.__version__}, one thread, float32, D {WIDTH}\n")
     print(
-        "| loss | sequences x frames | twin ms | new ms | twin / new | twin MB | new MB |\n|---|---|---|---|---|---|---|"
+        "| loss | sequences x frames | twin ms | new ms | twin / new | twin MB | new MB |\n"
+        "|---|---|---|---|---|---|---|"
     )
     sizes = [(8, 200)] if args.quick else [(s, n) for s in (2, 4, 8) for n in (30, 100, 200)]
     for name in [name for name in LOSSES if name in wanted]:

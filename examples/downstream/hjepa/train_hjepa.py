@@ -63,7 +63,7 @@ def main():
             detach_targets=not args.end_to_end,
         )
         if not args.no_vicreg:
-            vicreg = VICRegLoss(invariance_weight=0.0)
+            vicreg = VICRegLoss(invariance_weight=0.0, variance_weight=5.0, covariance_weight=5.0)
     else:
         criterion = create_loss_from_config(config)
     optimizer = torch.optim.Adam(model.parameters(), lr=training["learning_rate"])
@@ -80,7 +80,7 @@ def main():
         out = criterion(predictions=predictions, targets=targets, context_features=context)
         loss = out["loss"]
         if vicreg is not None:
-            loss = loss + config["loss"]["vicreg_weight"] * vicreg(context)["loss"]
+            loss = loss + vicreg(context[:, 1:].mean(dim=1))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

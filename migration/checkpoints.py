@@ -351,6 +351,7 @@ class _Converter:
     def module(self, module: nn.Module, place: str) -> nn.Module:
         """The module with successors in it."""
         if self.reverse:
+            self.sources.append(_Source({}))
             self.plan.problems.append(
                 f"{place or 'the file'}: a pickled module cannot be turned back, a state_dict can"
             )
@@ -554,12 +555,11 @@ def _arguments(old: nn.Module, symbol: Symbol) -> dict[str, Any]:
     lost = [n for n in unkept if table[n].required]
     if lost:
         raise Untranslatable(f"does not keep its argument {', '.join(lost)}")
-    required = {n for n, a in table.items() if a.required and n not in given}
     with torch.random.fork_rng(devices=[]):
         try:
             fresh = resolve(symbol.twin)(**given)
-        except (TypeError, ValueError) as error:
-            missing = f" ({', '.join(sorted(required))} was not kept)" if required else ""
+        except (TypeError, ValueError, AssertionError) as error:
+            missing = f" ({', '.join(unkept)} not kept)" if unkept else ""
             raise Untranslatable(f"cannot be built again from its attributes{missing}: {error}") from error
     kept = {n: v for n, v in vars(old).items() if isinstance(v, _PLAIN) and n != "training"}
     other = [n for n, v in kept.items() if n not in vars(fresh) or repr(vars(fresh)[n]) != repr(v)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import json
@@ -239,11 +240,13 @@ def run_compare(
     case = _case(symbol, arguments if is_class else found[0][1])
     if case.new is None:
         raise CompareError(f"{symbol.old} has no successor: {case.reason}")
-    pair = _build(symbol, arguments, state, dtype, train, seed) if is_class else None
+    with contextlib.redirect_stdout(sys.stderr):  # old losses print
+        pair = _build(symbol, arguments, state, dtype, train, seed) if is_class else None
     result = Entry(symbol)
     details: list[dict[str, Any]] = []
     for count, batch in enumerate(found):
-        comparison = _compare(symbol, pair, batch, seed + count)
+        with contextlib.redirect_stdout(sys.stderr):
+            comparison = _compare(symbol, pair, batch, seed + count)
         if isinstance(comparison, str):
             result.tally.failures.append(f"batch {count}: {comparison}")
             continue

@@ -31,7 +31,8 @@ grid-template-columns:minmax(0,2.1fr) minmax(0,1.6fr) 116px 112px 96px}
 summary::-webkit-details-marker{display:none}summary>*{min-width:0;overflow-wrap:anywhere}
 .old{font-weight:600}.num{font-variant-numeric:tabular-nums;text-align:right}
 .badge{display:inline-block;padding:1px 9px;border-radius:20px;font-size:12px;font-weight:600;
-border:1px solid currentColor;white-space:nowrap}.exact{color:var(--green)}.documented{color:var(--blue)}.fixed{color:var(--gold)}
+border:1px solid currentColor;white-space:nowrap}
+.exact{color:var(--green)}.documented{color:var(--blue)}.fixed{color:var(--gold)}
 .none{color:var(--soft)}.bad{color:var(--red)}.body{padding:0 14px}.body h4{margin:12px 0 2px;font-size:13px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 td,th{padding:3px 14px 3px 0;text-align:right;white-space:nowrap}td:first-child,th:first-child{text-align:left}
@@ -40,7 +41,8 @@ th{color:var(--soft);font-weight:500}ul{margin:2px 0;padding-left:20px}code{font
 text{font:10px system-ui,sans-serif;fill:var(--soft)}.bar{fill:var(--blue)}.dot{fill:var(--blue);fill-opacity:.55}
 .axis{stroke:var(--line);stroke-width:1}.slow{fill:var(--gold)}.name{fill:var(--ink)}
 @media(max-width:640px){summary{grid-template-columns:minmax(0,1fr) auto}summary .new{grid-column:1/-1;order:3}
-summary .num{text-align:left;order:4;font-size:13px;color:var(--soft)}summary .last{text-align:right}.num.last:empty{display:none}h1{font-size:22px}
+summary .num{text-align:left;order:4;font-size:13px;color:var(--soft)}summary .last{text-align:right}
+.num.last:empty{display:none}h1{font-size:22px}
 .badge{justify-self:end}}
 """
 
@@ -113,7 +115,7 @@ def _speed(entries: Sequence[Mapping[str, Any]]) -> str:
         shown = name if len(name) <= 27 else f"{name[:26]}…"
         parts.append(f'<text class="name" x="{left - 6}" y="{y + 12}" text-anchor="end">{_text(shown)}</text>')
         parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y + 3}" width="{abs(long):.1f}" height="11" rx="2"/>')
-        parts.append(f'<text x="{width - 4}" y="{y + 12}" text-anchor="end">{gain:.1f}x</text>')
+        parts.append(f'<text x="{width - 4}" y="{y + 12}" text-anchor="end">{gain:.2g}x</text>')
     return _svg(width, row * max(1, len(timed)) + 4, parts, "speed of the new losses, old = 1")
 
 

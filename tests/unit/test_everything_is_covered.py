@@ -1,0 +1,103 @@
+"""Every registered loss stands in the contract test, the parity table, the docs and the config round trip."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import training.losses
+from migration.catalog import builtin_catalog
+from migration.parity import resolve
+from tests.contract.record import all_records as contract_records
+from tests.parity.test_successors import RECORDS as PARITY_RECORDS
+from tests.unit.test_config import RECORDS as ROUND_TRIPS
+from training.losses._public import REGISTRY
+from training.losses.loss_registry import LossRegistry
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "losses"
+
+NO_OLD_COUNTERPART = {
+    "cross_modal_vicreg": "VICReg over heads of different widths, new here",
+    "dcl": "Yeh et al. 2022; the old class of this name was intra_inter_modal",
+    "gradnorm": "Chen et al. 2018, new here",
+    "lpips": "the old combinations called the package lpips directly; it is part of the image_* losses",
+    "uncertainty": "Kendall et al. 2018, new here",
+}
+"""Losses that replace no old symbol, so that there is nothing to be at parity with."""
+
+OWN_PARITY_TEST = {
+    "alignment": "tests/parity/test_alignment.py",
+    "gtcc": "tests/parity/test_alignment.py",
+    "image_text_multitask": "tests/unit/test_image_text_multitask.py",
+    "moco": "tests/parity/test_quirks_ema_moco_loss.py",
+    "weighted_sum": "tests/parity/test_combined_loss.py",
+}
+"""Successors whose old class cannot be called with translated arguments."""
+
+
+@cache
+def registered() -> set[str]:
+    for module in pkgutil.walk_packages(training.losses.__path__, "training.losses."):
+        importlib.import_module(module.name)
+    return set(LossRegistry.available())
+
+
+def of_successors(paths: Iterable[str]) -> set[str]:
+    """Registered losses that are one of ``paths``, a base of one, or the class of its function's module."""
+    found = set()
+    for path in paths:
+        new = resolve(path)
+        for name in registered():
+            loss = LossRegistry.get(name)
+            same_module = not isinstance(new, type) and loss.__module__ == path.rpartition(".")[0]
+            if same_module or (isinstance(new, type) and issubclass(new, loss)):
+                found.add(name)
+    return found
+
+
+@cache
+def in_catalog() -> set[str]:
+    return of_successors({case.new for _, case in builtin_catalog().successors() if case.new})
+
+
+@cache
+def in_parity_table() -> set[str]:
+    """Losses that a parity record compares with their old ones, and those that have a parity test of their own."""
+    return of_successors({c.new for record in PARITY_RECORDS for c in record.row.cases if c.new}) | set(OWN_PARITY_TEST)
+
+
+def missing(name: str) -> list[str]:
+    """Where the loss ``name`` is missing."""
+    places = {
+        "training.losses._public.REGISTRY": set(REGISTRY),
+        "the contract test (tests/contract/records_*.py)": {record.name for record in contract_records()},
+        "the catalog (migration/catalog/*.toml)": in_catalog() | set(NO_OLD_COUNTERPART),
+        "the parity table (tests/parity/records_*.py)": in_parity_table() | set(NO_OLD_COUNTERPART),
+        "the config round trip (tests/unit/test_config.py)": {record.name for record in ROUND_TRIPS},
+        "the docs (docs/losses/*.md)": {path.stem for path in DOCS.glob("*.md")},
+    }
+    return [place for place, names in places.items() if name not in names]
+
+
+@pytest.mark.parametrize("name", sorted(registered()))
+def test_every_registered_loss_is_everywhere(name: str) -> None:
+    assert missing(name) == []
+
+
+def test_a_missing_loss_is_noticed() -> None:
+    assert len(missing("no_such_loss")) == 6
+
+
+def test_exemptions_are_needed() -> None:
+    assert set(NO_OLD_COUNTERPART) <= registered()
+    assert not set(NO_OLD_COUNTERPART) & in_catalog()
+    assert set(OWN_PARITY_TEST) <= in_catalog()
+    for name, path in OWN_PARITY_TEST.items():
+        words = (name, LossRegistry.get(name).__name__)
+        assert any(word in (ROOT / path).read_text(encoding="utf-8") for word in words), path

@@ -26,7 +26,7 @@ else:
 __all__ = ["LIMIT", "DemoError", "Outcome", "Run", "load_manifest", "run_demo"]
 
 LIMIT = 1e-5
-"""Largest difference of losses, step by step, that counts as the same numbers."""
+"""Largest difference of losses, step by step, that counts as the same numbers: absolute, relative for losses above 1."""
 
 
 class DemoError(RuntimeError):
@@ -41,6 +41,8 @@ class Run:
     warnings: int
     seconds: float
     peak_mib: float
+    frozen: int = 0
+    """Imports of frozen twins by their own name: where the codemod keeps the old numbers on purpose."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,11 @@ class Outcome:
 
     @property
     def difference(self) -> float:
-        """The largest difference of losses over all steps; infinite if their number differs."""
+        """The largest difference of losses over all steps; infinite if their number differs or one is not finite."""
         if len(self.old.losses) != len(self.new.losses) or not self.old.losses:
             return math.inf
-        return max(abs(a - b) for a, b in zip(self.old.losses, self.new.losses, strict=True))
+        gaps = [abs(a - b) for a, b in zip(self.old.losses, self.new.losses, strict=True)]
+        return max(gaps) if all(map(math.isfinite, gaps)) else math.inf
 
     @property
     def good(self) -> bool:
@@ -126,7 +129,9 @@ def _run(script: dict[str, Any], folder: Path, shims: bool) -> Run:
         if not log.exists():
             raise DemoError(f"{' '.join(words)} wrote no losses to {log.name}")
         losses = [float(json.loads(line)["loss"]) for line in log.read_text(encoding="utf-8").splitlines()]
-    return Run(losses, len(re.findall(r"\bDeprecatedWarning:", text)), seconds, peak)
+    warned = re.findall(r"\bDeprecatedWarning: (\S+)", text)
+    frozen = sum(path.startswith("legacy.") for path in warned)
+    return Run(losses, len(warned) - frozen, seconds, peak, frozen)
 
 
 def _plot(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -153,7 +158,7 @@ def _plot(outcomes: Sequence[Outcome], path: Path) -> None:
     plt.close(figure)
 
 
-_HEAD = ("script", "steps", "final loss old", "final loss new", "largest difference", "warnings", "seconds", "peak MiB")
+_HEAD = ("script", "steps", "final loss old", "new", "largest difference", "warnings", "seconds", "peak MiB", "note")
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
@@ -169,6 +174,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
                 f"{o.old.warnings} -> {o.new.warnings}",
                 f"{o.old.seconds:.1f} -> {o.new.seconds:.1f}",
                 f"{o.old.peak_mib:.0f} -> {o.new.peak_mib:.0f}",
+                "partly on the frozen twin" if o.new.frozen else "",
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]

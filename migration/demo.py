@@ -26,7 +26,7 @@ else:
 __all__ = ["LIMIT", "DemoError", "Outcome", "Run", "load_manifest", "run_demo"]
 
 LIMIT = 1e-5
-"""Largest difference of losses, step by step, that counts as the same numbers: absolute, relative for losses above 1."""
+"""Largest difference of losses, step by step, that counts as the same numbers (relative for losses above 1)."""
 
 
 class DemoError(RuntimeError):

@@ -148,9 +148,7 @@ MUTANTS = [
         "scale = self.prior_bandwidth * math.sqrt(2 * math.pi)",
         "scale = self.prior_bandwidth",
     ),
-    Mutant(
-        "vava-plan-detached", VAVA, "plans.update(zip(members, plan if", "plans.update(zip(members, plan.detach() if"
-    ),
+    Mutant("vava-plan-detached", VAVA, "else [plan], strict", "else [plan.detach()], strict"),
     Mutant(
         "sinkhorn-rows-first",
         SINKHORN,

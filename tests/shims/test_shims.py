@@ -228,6 +228,38 @@ def test_plain_tools_do_not_warn(tmp_path: Path) -> None:
     assert len(run(code, tmp_path, path=[ROOT])) == 1
 
 
+def test_no_notebook_cell_gets_the_address_of_the_one_before(tmp_path: Path) -> None:
+    """Statements are told apart by the addresses of their code, and a cell is freed after it ran."""
+    code = """\
+    import weakref
+    cell = compile("from src.training.losses import VICRegLoss", "cell", "exec")
+    alive = weakref.ref(cell)
+    exec(cell, {})
+    del cell
+    assert alive() is not None
+    """
+    assert len(run(code, tmp_path, path=[ROOT])) == 1
+
+
+def test_imports_and_patches_on_behalf_of_the_user(tmp_path: Path) -> None:
+    code = """\
+    import src.training.losses, importlib
+    from unittest import mock
+    importlib.import_module(".vicreg_loss", "src.training.losses")
+    importlib.import_module(".vicreg_loss", "src.training.losses")
+    mock.patch("src.training.losses.ContrastiveLoss").start()
+    from src.training.losses import ContrastiveLoss
+    assert isinstance(ContrastiveLoss, mock.MagicMock)
+    """
+    lines = run(code, tmp_path, path=[ROOT])
+    assert [line - 5 for _, _, line, _ in lines] == [3, 4, 5]
+    assert {file for _, file, *_ in lines} == {str(tmp_path / "script.py")}
+    assert [text.partition(" is ")[0] for *_, text in lines] == [
+        *["src.training.losses.vicreg_loss"] * 2,
+        "src.training.losses.ContrastiveLoss",
+    ]
+
+
 def test_importing_the_losses_reads_no_catalog(tmp_path: Path) -> None:
     code = """\
     import training.losses

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -170,6 +171,10 @@ class TestMasks:
         assert encode_ids(["a", "b"])[0] == encode_ids(["c", "a"])[1]
         assert (encode_ids(["a", "b"]) >= 0).all()
 
+    def test_numpy_ids_are_ids(self) -> None:
+        assert encode_ids(np.array([3, 4])).tolist() == encode_ids(list(np.array([3, 4]))).tolist() == [3, 4]
+        assert torch.equal(encode_ids(np.array(["a", "b"])), encode_ids(["a", "b"]))
+
 
 class TestInfoNCE:
     def test_one_positive_is_cross_entropy(self) -> None:
@@ -289,6 +294,11 @@ class TestQueue:
         fresh.load_state_dict(queue.state_dict())
         assert torch.equal(fresh.features, queue.features)
         assert int(fresh.ptr) == 2
+
+    def test_narrow_ids(self) -> None:
+        queue = FeatureQueue(2, 1)
+        queue.enqueue(torch.ones(2, 1), torch.tensor([4, 5], dtype=torch.int32))
+        assert queue.ids.tolist() == [4, 5]
 
     def test_more_rows_than_the_queue_keeps_the_last(self) -> None:
         queue = FeatureQueue(2, 1)

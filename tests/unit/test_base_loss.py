@@ -94,6 +94,19 @@ class TestLossOutput:
             assert type(twin) is LossOutput
             assert twin.owner == OWNER
 
+    @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+    def test_copies_leave_the_graph_behind(self, duplicate: Any) -> None:
+        x = torch.tensor([1.0, 2.0], requires_grad=True)
+        result = Square()(x)
+        twin = duplicate(result)
+        assert twin.loss.is_leaf
+        assert twin.loss.requires_grad
+        assert torch.equal(twin.loss, result.loss)
+        twin.loss.detach().zero_()
+        result.loss.backward()
+        assert result.loss != 0
+        assert x.grad is not None
+
     def test_pytree(self) -> None:
         doubled = pytree.tree_map(lambda x: 2 * x, output())
         assert type(doubled) is LossOutput

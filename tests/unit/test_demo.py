@@ -38,6 +38,7 @@ def run(losses: list[float], warnings: int = 0) -> demo.Run:
         (run([1.0, 2.0], 3), run([1.0, 2.1]), 0.1, False),
         (run([1.0, 2.0], 3), run([1.0]), math.inf, False),
         (run([], 3), run([]), math.inf, False),
+        (run([1.0, 2.0], 3), run([1.0, math.nan]), math.inf, False),
         (run([1.0], 3), run([1.0], 1), 0.0, False),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ class LossOutput(dict[str, Tensor]):
     """A dict of named terms. ``"loss"`` (also ``.loss``) carries the graph, every other entry is detached.
 
     Keys of the old class's result answer as well, with a deprecation warning that names the new key.
+
+    Pickles and deep copies hold values: ``loss`` is a leaf there, its graph stays behind.
 
     Args:
         entries: the terms.
@@ -57,6 +60,11 @@ class LossOutput(dict[str, Tensor]):
         return LossOutput(self, self.owner)
 
     copy = __copy__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LossOutput:
+        # torch copies no tensor inside a graph; like a pickle, the copy starts a graph of its own
+        values = {key: value.detach().requires_grad_() if value.grad_fn else value for key, value in self.items()}
+        return LossOutput(copy.deepcopy(values, memo), self.owner)
 
     def __repr__(self) -> str:
         return f"LossOutput({super().__repr__()})"

@@ -58,7 +58,7 @@ class FeatureQueue(nn.Module):
         kept = min(rows, self.size)
         where = (self.ptr + (rows - kept) + torch.arange(kept, device=self.ptr.device)) % self.size
         self.features.index_copy_(0, where, features[rows - kept :].to(self.features.dtype))
-        self.ids.index_copy_(0, where, ids[rows - kept :])
+        self.ids.index_copy_(0, where, ids[rows - kept :].to(torch.int64))
         self.ptr.copy_((self.ptr + rows) % self.size)
         self.filled.copy_((self.filled + rows).clamp(max=self.size))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -48,8 +49,9 @@ def encode_ids(ids: Tensor | Sequence[int] | Sequence[str], *, device: torch.dev
     if all(isinstance(value, str) for value in values):
         digests = [hashlib.blake2b(str(value).encode(), digest_size=8).digest() for value in values]
         return torch.tensor([int.from_bytes(d, "big") >> 1 for d in digests], dtype=torch.int64, device=device)
-    if all(isinstance(value, int) for value in values):
-        return torch.tensor(values, dtype=torch.int64, device=device)
+    integers = [int(value) for value in values if isinstance(value, Integral)]
+    if len(integers) == len(values):
+        return torch.tensor(integers, dtype=torch.int64, device=device)
     kinds = ", ".join(sorted({type(value).__name__ for value in values}))
     raise ValueError(f"ids must be all integers or all strings, found {kinds}")
 

@@ -16,7 +16,10 @@ from migration.codemod.codes import RULES
 from tests.codemod.support import CATALOG
 
 OLD = "from src.training.losses import VICRegLoss\nVICRegLoss(1.0)\n"
-NEW = "from training.losses.contrastive.vicreg import VICRegLoss\nVICRegLoss(invariance_weight=1.0, center_invariance=True)\n"
+NEW = """\
+from training.losses.contrastive.vicreg import VICRegLoss
+VICRegLoss(invariance_weight=1.0, center_invariance=True)
+"""
 LEFT = "from src.training.losses import VICRegLoss\nVICRegLoss(**x)\n"
 
 
@@ -105,6 +108,14 @@ def test_a_catalog_with_a_typo(tree: Path, capsys: pytest.CaptureFixture[str]) -
     err = capsys.readouterr().err
     assert "bad.toml:" in err
     assert "rennme" in err
+
+
+def test_broken_files_count_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also when the names that other files export are looked for in a second pass."""
+    (tmp_path / "a.py").write_text(OLD)
+    (tmp_path / "b.py").write_text(OLD + "def (:\n")
+    assert run(tmp_path) == 2
+    assert "2 files read, 2 mention old names, 1 would be rewritten, 1 errors." in capsys.readouterr().out
 
 
 def test_uncommitted_changes_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def run(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - start, peak
 
 
-def compare(commands: dict[str, list[str]], repeats: int = 7) -> dict[str, tuple[float, float]]:
+def compare(commands: dict[str, list[str]], repeats: int = 5) -> dict[str, tuple[float, float]]:
     """Median seconds and largest memory of each command, run in alternation."""
     times: dict[str, list[float]] = {name: [] for name in commands}
     peaks = dict.fromkeys(commands, 0.0)

@@ -758,13 +758,12 @@ class Analysis:
     def _find_returns(self) -> None:
         """The values that each function returns; generators are left out."""
         generators: set[ast.AST] = set()
-        for node in self.scopes.parents:
-            if isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)):
-                function = next((a for a in self.scopes.ancestors(node) if isinstance(a, FUNCTIONS)), None)
-                if function is not None and isinstance(node, ast.Return):
-                    self.returns.setdefault(function, []).append(node.value or _OTHER)
-                elif function is not None:
-                    generators.add(function)
+        for node in self.scopes.leaving:
+            function = next((a for a in self.scopes.ancestors(node) if isinstance(a, FUNCTIONS)), None)
+            if function is not None and isinstance(node, ast.Return):
+                self.returns.setdefault(function, []).append(node.value or _OTHER)
+            elif function is not None:
+                generators.add(function)
         for generator in generators:
             self.returns.pop(generator, None)
 

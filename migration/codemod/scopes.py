@@ -60,6 +60,8 @@ class Scopes:
 
     def __init__(self, tree: ast.Module) -> None:
         self.module = Scope("module", tree, None)
+        self.every: list[Scope] = [self.module]
+        self.leaving: list[ast.Return | ast.Yield | ast.YieldFrom] = []
         self.parents: dict[ast.AST, ast.AST] = {}
         self.scope_of: dict[ast.AST, Scope] = {}
         self.names: list[ast.Name] = []
@@ -89,10 +91,7 @@ class Scopes:
 
     def all_scopes(self) -> Iterator[Scope]:
         """Each scope once."""
-        seen = {id(self.module): self.module}
-        for scope in self.scope_of.values():
-            seen.setdefault(id(scope), scope)
-        return iter(seen.values())
+        return iter(self.every)
 
     def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
         """Parents, from the inside out."""
@@ -124,6 +123,7 @@ class Scopes:
             return
         if isinstance(node, COMPREHENSIONS):
             inner = Scope("comprehension", node, scope)
+            self.every.append(inner)
             for index, generator in enumerate(node.generators):
                 self.parents[generator] = node
                 self._visit(generator.iter, generator, scope if index == 0 else inner)
@@ -154,6 +154,8 @@ class Scopes:
             self.scope_of[node] = scope
         elif isinstance(node, ast.Call):
             self.scope_of[node] = scope
+        elif isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)):
+            self.leaving.append(node)
         elif (isinstance(node, ast.ExceptHandler) and node.name) or (
             isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
         ):
@@ -188,6 +190,7 @@ class Scopes:
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda, scope: Scope
     ) -> None:
         inner = Scope("class" if isinstance(node, ast.ClassDef) else "function", node, scope)
+        self.every.append(inner)
         self.scope_of[node] = scope
         if not isinstance(node, ast.Lambda):
             scope.add(node.name, Binding("other", node))

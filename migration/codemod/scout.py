@@ -24,6 +24,9 @@ _KEYS = re.compile(r"^\s*\"?([\w.-]+)\"?\s*=", re.M)
 _QUOTED = re.compile(r'"([\w.]+)"')
 
 
+_BEHIND = tuple(mark + gap + word for mark in (b":", b";") for gap in (b"", b" ") for word in (b"from ", b"import "))
+
+
 @dataclass(frozen=True)
 class Scout:
     """What to look for.
@@ -35,6 +38,7 @@ class Scout:
     """
 
     needles: tuple[tuple[bytes, re.Pattern[bytes]], ...]
+    quoted: re.Pattern[bytes]
     words: re.Pattern[bytes]
     configs: re.Pattern[bytes] | None
     folders: frozenset[str]
@@ -43,8 +47,18 @@ class Scout:
         """Whether a Python file deserves to be parsed."""
         if not self.folders.isdisjoint(path.split(os.sep)[:-1]):
             return self.words.search(data) is not None
-        found = any(needle in data and gate.search(data) for needle, gate in self.needles)
-        return found and self.words.search(data) is not None
+        for needle, gate in self.needles:
+            if needle in data and (gate.search(data) or self._elsewhere(data)):
+                return self.words.search(data) is not None
+        return False
+
+    def _elsewhere(self, data: bytes) -> bool:
+        """Imports in rarer places (first line, behind a colon or semicolon, old line ends), and quoted paths."""
+        if any(gate.search(b"\n" + data[:300].lstrip(b"\xef\xbb\xbf")) for _, gate in self.needles):
+            return True
+        if b"\r" in data and data.count(b"\r") > data.count(b"\r\n"):
+            return True
+        return any(mark in data for mark in _BEHIND) or self.quoted.search(data) is not None
 
     def interesting(self, path: str, kind: str, data: bytes) -> bool:
         """Whether a file of any kind deserves a second look."""
@@ -110,9 +124,13 @@ def _build(
     # or, below a package that only re-exported names, the name
     groups = [set(module.split(".")) - {"src"} for module in sorted(modules)] + [{name} for _, name in sorted(aliased)]
     needles = _cover([group for group in groups if group])
+    heads = sorted({re.escape(".".join(module.split(".")[:2])) for module in (*modules, *parents)})
+    leaves = {re.escape(module.rpartition(".")[2]) for module in modules}
+    heads += sorted(rf"(?<=\.){leaf}" for leaf in leaves)
     words = sorted({*names, *(m for m in (*modules, *parents) if "." in m)}, key=lambda w: (-len(w), w))
     return Scout(
         tuple((needle.encode(), _gate(needle, aliased)) for needle in needles),
+        re.compile(rf"[\"']\.*(?:{'|'.join(heads)})\b".encode()),
         re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b".encode()),
         re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, configs)))})\b".encode()) if configs else None,
         frozenset(part for module in modules for part in module.split(".")) - {"src"},
@@ -120,13 +138,10 @@ def _build(
 
 
 def _gate(needle: str, aliased: set[tuple[str, str]]) -> re.Pattern[bytes]:
-    """An import, or the start of a string, that has ``needle`` in it, or the package that re-exported it."""
+    """An import on a line of its own that has ``needle`` in it, or the package that re-exported it."""
     parts = {needle, *(module.rpartition(".")[2] for module, name in aliased if needle in name)}
     gate = "|".join(sorted(map(re.escape, parts)))
-    return re.compile(
-        rf"(?:^(?:\xef\xbb\xbf)?|[\n\r;:])[ \t\f]*(?:from|import)\b(?:[ \t]*\\\r?\n)?[^\n\r]*(?:{gate})"
-        rf"|[\"'][\w.:]{{0,200}}?(?:{gate})".encode()
-    )
+    return re.compile(rf"\n[ \t\f]*(?:from|import)\b(?:[ \t]*\\\r?\n)?[^\n]*(?:{gate})".encode())
 
 
 def _cover(groups: Sequence[set[str]]) -> list[str]:

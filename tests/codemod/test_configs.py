@@ -134,7 +134,8 @@ def test_toml() -> None:
         )
         .replace(
             '{ name = "vicreg_loss", params = { var_coeff = 3.0 } }',
-            '{ name = "vicreg", params = { variance_weight = 3.0, invariance_weight = 10.0, center_invariance = true } }',
+            '{ name = "vicreg", params = { variance_weight = 3.0, invariance_weight = 10.0, '
+            "center_invariance = true } }",
         )
         .replace(
             "type = 'vicreg_loss'\nsim_coeff = 2.0\n",

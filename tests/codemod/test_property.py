@@ -4,6 +4,8 @@ A program is a list of units. Each imports an old loss in one of the forms, buil
 what it answers. The arguments that arrive in the new class are compared with an independent translation.
 """
 
+# ruff: noqa: E501  (lines of programs)
+
 from __future__ import annotations
 
 import importlib

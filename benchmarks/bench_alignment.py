@@ -10,6 +10,7 @@ table is left out: pip install pysdtw numba.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import multiprocessing
 import statistics
@@ -72,6 +73,7 @@ def _child(run: Callable[..., Any], inputs: Any, queue: Any) -> None:
     torch.set_num_threads(1)
     # buffers that libraries keep, and the gradients, are there before the measured step
     step(run, inputs)
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status("VmRSS")
     step(run, inputs)

@@ -105,7 +105,9 @@ def importing_statement(default: str, start: FrameType) -> ImportStatement | Non
             return statement or ImportStatement(frame, asked, (), frame.f_lasti)
         function = frame.f_code.co_name
         if function in ("_find_and_load", "import_module") and name.startswith("importlib"):
-            asked = frame.f_locals.get("name", asked).lstrip(".") or asked
+            asked = frame.f_locals.get("name", asked)
+            if asked.startswith("."):
+                asked = importlib.util.resolve_name(asked, frame.f_locals.get("package") or "")
             direct = direct and function != "import_module"
         elif not name.startswith("importlib"):
             direct = False
@@ -141,7 +143,8 @@ def _is_repetition(frame: FrameType, start: int, emitter: str) -> bool:
     repeated = key == _last.get("key") and (
         frame.f_lasti > _last["at"] or (frame.f_lasti == _last["at"] and emitter != _last["emitter"])
     )
-    _last.update(key=key, at=frame.f_lasti, emitter=emitter)
+    # the code object is kept alive, so that no later one (another notebook cell) gets its address
+    _last.update(key=key, at=frame.f_lasti, emitter=emitter, code=frame.f_code)
     return repeated
 
 
@@ -176,6 +179,8 @@ def warn_attribute(package: str, name: str, depth: int = 1) -> None:
     frame = sys._getframe(depth + 1)
     if _below(frame.f_globals.get("__name__") or "", ("importlib", *_INTERNAL)):
         return  # the import system only asks whether the name exists
+    while frame.f_back is not None and _below(frame.f_globals.get("__name__") or "", _MACHINERY):
+        frame = frame.f_back  # mock.patch and its like read it for the user
     statement = _statement(frame)
     if statement is None:
         _emit(frame, (f"{package}.{name}",))

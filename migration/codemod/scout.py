@@ -48,14 +48,12 @@ class Scout:
         if not self.folders.isdisjoint(path.split(os.sep)[:-1]):
             return self.words.search(data) is not None
         for needle, gate in self.needles:
-            if needle in data and (gate.search(data) or self._elsewhere(data)):
+            if needle in data and (gate.search(data) or gate.search(_head(data)) or self._elsewhere(data)):
                 return self.words.search(data) is not None
         return False
 
     def _elsewhere(self, data: bytes) -> bool:
-        """Imports in rarer places (first line, behind a colon or semicolon, old line ends), and quoted paths."""
-        if any(gate.search(b"\n" + data[:300].lstrip(b"\xef\xbb\xbf")) for _, gate in self.needles):
-            return True
+        """Imports in rarer places (behind a colon or semicolon, old line ends), and quoted paths."""
         if b"\r" in data and data.count(b"\r") > data.count(b"\r\n"):
             return True
         return any(mark in data for mark in _BEHIND) or self.quoted.search(data) is not None
@@ -67,6 +65,11 @@ class Scout:
         if kind == "config":
             return self.configs is not None and self.configs.search(data) is not None
         return self.words.search(data) is not None
+
+
+def _head(data: bytes) -> bytes:
+    """The first line, as if another came before it."""
+    return b"\n" + data.lstrip(b"\xef\xbb\xbf").partition(b"\n")[0]
 
 
 def scout(texts: Iterable[str]) -> Scout:

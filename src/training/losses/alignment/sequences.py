@@ -113,7 +113,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """``|a_n - b_m|^2``, ``[..., N, M]``, from inner products: no ``N x M x D`` tensor."""
     with autocast_off(a):
         norms = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
-        return torch.baddbmm(norms, a, b.mT, alpha=-2.0).clamp_min(0.0)
+        # in place: one table, and the sign of the result is all that the backward pass needs
+        return norms.baddbmm_(a, b.mT, alpha=-2.0).relu_()
 
 
 def distances(a: Tensor, b: Tensor, *, direct: bool | None = None) -> Tensor:

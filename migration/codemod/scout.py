@@ -38,7 +38,7 @@ class Scout:
     """
 
     needles: tuple[tuple[bytes, re.Pattern[bytes]], ...]
-    quoted: re.Pattern[bytes]
+    quoted: tuple[bytes, ...]
     words: re.Pattern[bytes]
     configs: re.Pattern[bytes] | None
     folders: frozenset[str]
@@ -56,7 +56,7 @@ class Scout:
         """Imports in rarer places (behind a colon or semicolon, old line ends), and quoted paths."""
         if b"\r" in data and data.count(b"\r") > data.count(b"\r\n"):
             return True
-        return any(mark in data for mark in _BEHIND) or self.quoted.search(data) is not None
+        return any(mark in data for mark in _BEHIND) or any(path in data for path in self.quoted)
 
     def interesting(self, path: str, kind: str, data: bytes) -> bool:
         """Whether a file of any kind deserves a second look."""
@@ -127,13 +127,13 @@ def _build(
     # or, below a package that only re-exported names, the name
     groups = [set(module.split(".")) - {"src"} for module in sorted(modules)] + [{name} for _, name in sorted(aliased)]
     needles = _cover([group for group in groups if group])
-    heads = sorted({re.escape(".".join(module.split(".")[:2])) for module in (*modules, *parents)})
-    leaves = {re.escape(module.rpartition(".")[2]) for module in modules}
-    heads += sorted(rf"(?<=\.){leaf}" for leaf in leaves)
+    starts = {".".join(module.split(".")[:2]) for module in (*modules, *parents)}
+    heads = {start for start in starts if "." in start}
+    heads |= {f"{quote}{start}{end}" for start in starts - heads for quote in "\"'" for end in (quote, ".")}
     words = sorted({*names, *(m for m in (*modules, *parents) if "." in m)}, key=lambda w: (-len(w), w))
     return Scout(
         tuple((needle.encode(), _gate(needle, aliased)) for needle in needles),
-        re.compile(rf"[\"']\.*(?:{'|'.join(heads)})\b".encode()),
+        tuple(head.encode() for head in sorted(heads)),
         re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b".encode()),
         re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, configs)))})\b".encode()) if configs else None,
         frozenset(part for module in modules for part in module.split(".")) - {"src"},

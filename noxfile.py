@@ -66,6 +66,7 @@ def lint(session: nox.Session) -> None:
     python(session, "-m", "ruff", "check", *existing)
     python(session, "-m", "ruff", "format", "--check", *existing)
     python(session, "-m", "migration", "catalog", "check")
+    python(session, "tools/docs_tables.py", "--check")
 
 
 @nox.session

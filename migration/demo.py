@@ -26,7 +26,8 @@ else:
 __all__ = ["LIMIT", "DemoError", "Outcome", "Run", "load_manifest", "run_demo"]
 
 LIMIT = 1e-5
-"""Largest difference of losses, step by step, that counts as the same numbers (relative for losses above 1)."""
+"""Largest difference of losses, step by step, that counts as the same numbers (relative for losses above 1, because
+float32 cannot tell more)."""
 
 
 class DemoError(RuntimeError):
@@ -55,10 +56,11 @@ class Outcome:
 
     @property
     def difference(self) -> float:
-        """The largest difference of losses over all steps; infinite if their number differs or one is not finite."""
+        """The largest ``|new - old| / max(1, |old|)`` over all steps; infinite if their number differs or one is
+        not finite."""
         if len(self.old.losses) != len(self.new.losses) or not self.old.losses:
             return math.inf
-        gaps = [abs(a - b) for a, b in zip(self.old.losses, self.new.losses, strict=True)]
+        gaps = [abs(b - a) / max(1.0, abs(a)) for a, b in zip(self.old.losses, self.new.losses, strict=True)]
         return max(gaps) if all(map(math.isfinite, gaps)) else math.inf
 
     @property

@@ -174,8 +174,15 @@ def warn_import(module: str, twin: str, start: FrameType) -> None:
     _emit(statement.frame, paths or statement.paths)
 
 
-def warn_attribute(package: str, name: str, depth: int = 1) -> None:
-    """Warn at the line that reads the old ``name`` from ``package``: a from-import, a star import or an attribute."""
+def warn_attribute(package: str, name: str, depth: int = 1, *, only_imports: bool = False) -> None:
+    """Warn at the line that reads the old ``name`` from ``package``: a from-import, a star import or an attribute.
+
+    Args:
+        package: the old package.
+        name: what is read from it.
+        depth: frames between this call and the reader.
+        only_imports: an attribute does not warn (a sub-module whose import has warned is used).
+    """
     frame = sys._getframe(depth + 1)
     if _below(frame.f_globals.get("__name__") or "", ("importlib", *_INTERNAL)):
         return  # the import system only asks whether the name exists
@@ -183,7 +190,8 @@ def warn_attribute(package: str, name: str, depth: int = 1) -> None:
         frame = frame.f_back  # mock.patch and its like read it for the user
     statement = _statement(frame)
     if statement is None:
-        _emit(frame, (f"{package}.{name}",))
+        if not only_imports:
+            _emit(frame, (f"{package}.{name}",))
         return
     star = statement.names == ("*",)
     if _is_repetition(frame, statement.start, name if star else package):

@@ -42,6 +42,11 @@ def legacy_attribute(package: str, name: str, depth: int = 1) -> Any:
     Raises:
         AttributeError: the old package had no such name.
     """
+    module = sys.modules.get(package)  # none yet while the import system sets it up
+    modules = {} if module is None else vars(module).get(_MODULES, {})
+    if name in modules:
+        warn_attribute(package, name, depth + 1, only_imports=True)
+        return modules[name]
     catalog = builtin_catalog()
     path = f"{package}.{name}"
     symbol = catalog.by_path.get(path)
@@ -56,7 +61,28 @@ def legacy_attribute(package: str, name: str, depth: int = 1) -> Any:
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
-class _OldPackage(ModuleType):
+_MODULES = "_old_modules"
+
+
+class _Package(ModuleType):
+    """A package that keeps its old sub-modules aside, so that each import statement for one is noticed.
+
+    As plain attributes they would answer ``from package import module`` without asking anybody.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and value.__name__.startswith("legacy."):
+            vars(self).setdefault(_MODULES, {})[name] = value
+            vars(self).pop(name, None)
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if vars(self).get(_MODULES, {}).pop(name, None) is None:
+            super().__delattr__(name)
+
+
+class _OldPackage(_Package):
     """Stands for an old package: its exports are the twins, looked up when they are asked for."""
 
     def __getattr__(self, name: str) -> Any:
@@ -170,6 +196,9 @@ def install() -> None:
     """Serve old import paths in this process. Calling it again does nothing."""
     if ShimFinder not in sys.meta_path:
         sys.meta_path.append(ShimFinder)
+    package = sys.modules.get(_NEW)
+    if package is not None and type(package) is ModuleType:
+        package.__class__ = _Package
 
 
 def uninstall() -> None:

@@ -197,6 +197,22 @@ def test_only_old_spellings_of_missing_parents_are_made_up(tmp_path: Path) -> No
     assert {line for _, _, line, _ in lines} >= {7, 8}
 
 
+def test_sub_modules_warn_at_every_import_and_not_where_they_are_used(tmp_path: Path) -> None:
+    code = """\
+    import src.training.losses.vicreg_loss
+    from src.training.losses import vicreg_loss
+    from training.losses import vicreg_loss as b
+    import training.losses.vicreg_loss as c
+    from training.losses import vicreg_loss as d, clip_style_loss as e
+    src.training.losses.vicreg_loss.VICRegLoss
+    training = __import__("sys").modules["training"]
+    training.losses.vicreg_loss.VICRegLoss
+    assert vicreg_loss is b is c is d is src.training.losses.vicreg_loss
+    """
+    lines = run(code, tmp_path, path=[ROOT])
+    assert [line - 5 for _, _, line, _ in lines] == [1, 2, 3, 4, 5], lines
+
+
 def test_pickles_and_checkpoints_saved_under_the_old_path(tmp_path: Path) -> None:
     code = """\
     import io, pickle, torch

@@ -197,8 +197,7 @@ class GTCCLoss(PresetMixin):
             others = [j for j in range(len(given)) if j != i]
             mixture = self._fit(given, i, frames, others) if known is None else self._given(given, i, others, known)
             keep = None
-            if self.keep_floor_decay < 1:
-                assert drop_vectors is not None
+            if drop_vectors is not None and self.keep_floor_decay < 1:
                 scores = self._scores(given.items[i], torch.stack([drop_vectors[j] for j in others]))
                 keep = (floor + (1 - floor) * torch.sigmoid(scores))[:, frames]
             total = total + self._primary(given, i, frames, window, others, mixture, keep)

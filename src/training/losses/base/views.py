@@ -44,7 +44,6 @@ def split_views(z_a: Tensor, z_b: Tensor | None, *, split_single_input: bool) ->
         z_a, z_b = z_a.chunk(2)
     if z_a.shape != z_b.shape or z_a.dim() not in (2, 3):
         raise ValueError(
-            "z_a and z_b must have one common shape [B, D] or [B, N, D], "
-            f"found {list(z_a.shape)} and {list(z_b.shape)}"
+            f"z_a and z_b must have one common shape [B, D] or [B, N, D], found {list(z_a.shape)} and {list(z_b.shape)}"
         )
     return z_a, z_b

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from photos import CROP, PATCH
+from .photos import CROP, PATCH
 
 TOKENS = (CROP // PATCH) ** 2
 

@@ -9,8 +9,8 @@ import json
 import torch
 from dynvision.losses import CrossEntropyLoss, EnergyLoss
 
-from network import RecurrentNet
-from stimuli import digits, present
+from temporal.network import RecurrentNet
+from temporal.stimuli import digits, present
 
 
 def accuracy(outputs, targets):

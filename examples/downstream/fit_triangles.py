@@ -8,12 +8,12 @@ import argparse
 import json
 from pathlib import Path
 
-import small_networks
+from triangles import small_networks
 
 small_networks.install()
 
 import torch
-from renderer import Triangles
+from triangles.renderer import Triangles
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 from triangulate_ai.loss import CombinedLoss, GeometricMeanLoss, VGGPerceptualLoss

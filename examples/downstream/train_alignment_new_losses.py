@@ -1,6 +1,6 @@
 """Align videos of handwritten digits with the new losses, and measure how well, on videos of other images.
 
-    python train_new_losses.py [--losses tcc lav] [--steps 300] [--json results.json]
+    python train_alignment_new_losses.py [--losses tcc lav] [--steps 300] [--json results.json]
 
 Kendall's tau: of two frames of one video, how often their nearest neighbours in another video come in the same order
 (1: always, 0: chance). Phase accuracy: how often the nearest neighbour shows the same digit.
@@ -12,8 +12,8 @@ import json
 import torch
 from training.losses.alignment import GTCCLoss, LAVLoss, TCCLoss, VAVALoss
 
-from digit_videos import digit_videos
-from encoder import Encoder
+from alignment.digit_videos import digit_videos
+from alignment.encoder import Encoder
 
 LOSSES = {
     "tcc": lambda: TCCLoss(temperature=0.5, variance_weight=0.001, variance="per_frame", include_self_pairs=False),

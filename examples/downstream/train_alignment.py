@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from utils.loss_functions import GTCC_loss, LAV_loss, TCC_loss, VAVA_loss
 
-from digit_videos import digit_videos
-from encoder import Encoder
+from alignment.digit_videos import digit_videos
+from alignment.encoder import Encoder
 
 
 def alignment_loss(args, output, epoch):

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from model import HJEPA
-from photos import crops, photographs
+from hjepa.model import HJEPA
+from hjepa.photos import crops, photographs
 from src.losses import HJEPALoss, VICRegLoss, create_loss_from_config
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "hjepa"
 
 
 @torch.no_grad()

@@ -47,7 +47,8 @@ def loss(name: str, variant: str = "", forward: dict[str, Any] | None = None, **
 
 
 def embeddings(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
-    return {"embeddings": 0.5 * draw(g, dtype, 3 + batch, 3)}
+    frames = 3 + batch if batch else 0
+    return {"embeddings": 0.5 * draw(g, dtype, frames, 3)}
 
 
 def pair(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:

@@ -35,7 +35,7 @@ def run(losses: list[float], warnings: int = 0) -> demo.Run:
     ("old", "new", "difference", "good"),
     [
         (run([1.0, 2.0], 3), run([1.0, 2.0]), 0.0, True),
-        (run([1.0, 2.0], 3), run([1.0, 2.1]), 0.1, False),
+        (run([1.0, 2.0], 3), run([1.0, 2.1]), 0.05, False),
         (run([1.0, 2.0], 3), run([1.0]), math.inf, False),
         (run([], 3), run([]), math.inf, False),
         (run([1.0, 2.0], 3), run([1.0, math.nan]), math.inf, False),

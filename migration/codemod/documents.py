@@ -70,7 +70,7 @@ class Part:
                 lead = first.prefix
                 if lead.rstrip().endswith(">>>") and not new.startswith(("from", "import")):
                     lead = lead.replace(">>>", "...")
-                new = re.sub(r"(\r\n|\r|\n)(?!$)", lambda m, lead=lead: m.group() + lead, new)  # type: ignore[misc]
+                new = re.sub(r"(\r\n|\r|\n)(?!$)", lambda m, lead=lead: m.group() + lead, new)  # type: ignore[misc]  # lambda
             carried.append(Edit(first.place + edit.start - first.start, last.place + edit.end - last.start, new))
         return carried
 

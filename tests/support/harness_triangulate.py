@@ -88,7 +88,7 @@ def construction(run: Run) -> dict[str, Any]:
     torch.manual_seed(0)
     built = optioned_class(run)(device="cpu")
     return {
-        "calls": list(run.network_calls),  # type: ignore[attr-defined]
+        "calls": list(run.network_calls),  # type: ignore[attr-defined]  # the same
         "trainable": [name for name, p in built.named_parameters() if p.requires_grad],
         "training": built.training,
         "training_of_children": {name: child.training for name, child in built.named_children()},

@@ -160,7 +160,7 @@ class TCCLoss(PresetMixin):
             return given.zero
         with autocast_off(given.padded):
             fixed = (count, partial(self._from, given))
-            total = torch.as_tensor(_PerSequence.apply(given.padded, *fixed))  # type: ignore[no-untyped-call]
+            total = torch.as_tensor(_PerSequence.apply(given.padded, *fixed))  # type: ignore[no-untyped-call]  # torch
         return total / (count * (count - (not self.include_self_pairs)))
 
     def _from(self, given: Sequences, i: int, x: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ __all__ = ["LossOutput"]
 class LossOutput(dict[str, Tensor]):
     """A dict of named terms. ``"loss"`` (also ``.loss``) carries the graph, every other entry is detached.
 
-    Keys of the old class's result answer as well, with a deprecation warning that names the new key.
+    Keys of the old class's result answer as well, with a deprecation warning that names the new key; inside a compiled
+    graph they raise ``KeyError``, because the catalog cannot be read there.
 
     Pickles and deep copies hold values: ``loss`` is a leaf there, its graph stays behind.
 

@@ -24,6 +24,7 @@ from training.losses.alignment import (
     sinkhorn_plan,
     transport_cost,
 )
+from training.losses.alignment import sequences as sequences_module
 from training.losses.functional.soft_dtw import soft_dtw
 
 F64 = torch.float64
@@ -159,19 +160,23 @@ def test_lav_options() -> None:
     assert LAVLoss(divergence=True, contrast_weight=0.0)(same).item() == pytest.approx(0.0, abs=1e-9)
 
 
-def test_vava_plans_in_batches_are_the_same() -> None:
-    given = sequences(9, 9, 7)
-    values = [VAVALoss(batch_pairs=batched)(given, 3) for batched in (False, True)]
-    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-12)
-    for a, b in zip(*(torch.autograd.grad(v, given) for v in values), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+def test_vava_groups_of_any_size_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = sequences(9, 9, 7, 28, 2)
+    base = VAVALoss()(given, 3)
+    monkeypatch.setitem(sequences_module.TABLE_CELLS, "cpu", 1)
+    for method in ("kernel", "log"):
+        value = VAVALoss(sinkhorn_method=method)(given, 3)
+        assert value.item() == pytest.approx(base.item(), rel=1e-12)
+        gradients = (torch.autograd.grad(v, given, retain_graph=True) for v in (base, value))
+        for a, b in zip(*gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 def test_vava_own_axis() -> None:
     """With the matches on their own axis, a plan on the diagonal has no optimality cost on it."""
-    plan = torch.eye(5, dtype=F64)
-    column, row = VAVALoss(optimality_scale="own_axis")._match_distance(plan)
-    assert torch.equal((column + row).diagonal(), torch.zeros(5, dtype=F64))
+    below = torch.eye(5, dtype=F64)[None] - 1
+    column, row = VAVALoss(optimality_scale="own_axis")._match_distance(below, below, (5,), (5,))
+    assert torch.equal((column + row)[0].diagonal(), torch.zeros(5, dtype=F64))
 
 
 # ---------------------------------------------------------------------------------------------------------- the parts

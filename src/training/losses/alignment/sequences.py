@@ -11,15 +11,28 @@ from torch import Tensor
 
 from ..functional import autocast_off, upcast
 
-__all__ = ["DISTANCES", "Sequences", "cached", "distances", "ordered_pairs", "squared_distances"]
+__all__ = [
+    "DISTANCES",
+    "Sequences",
+    "cached",
+    "distances",
+    "frame_mask",
+    "ordered_pairs",
+    "squared_distances",
+    "sum_of_parts",
+    "tables_at_once",
+]
 
 DISTANCES = ("euclidean", "squared_euclidean")
 
 DIRECT_LIMIT = 25
 """Up to this many frames distances are summed directly, above by a matrix product (as ``torch.cdist`` does)."""
 
+TABLE_CELLS = {"cpu": 2**19}
+"""Cells of the tables that are worked on at once: few on the CPU, where they should stay in its cache."""
+
 _CACHE: dict[tuple[Any, ...], Tensor] = {}
-_CACHE_SIZE = 256
+_CACHE_CELLS = 2**24
 
 
 def cached(build: Callable[..., Tensor], *sizes: Any, like: Tensor) -> Tensor:
@@ -31,11 +44,48 @@ def cached(build: Callable[..., Tensor], *sizes: Any, like: Tensor) -> Tensor:
         return build(*sizes).to(like)
     key = (build.__qualname__, sizes, like.dtype, like.device)
     if key not in _CACHE:
-        if len(_CACHE) >= _CACHE_SIZE:
-            _CACHE.clear()
         with torch.no_grad(), torch.inference_mode(False):
-            _CACHE[key] = build(*sizes).to(like)
+            made = build(*sizes).to(like)
+        if sum(each.numel() for each in _CACHE.values()) + made.numel() > _CACHE_CELLS:
+            _CACHE.clear()
+        _CACHE[key] = made
     return _CACHE[key]
+
+
+def tables_at_once(cells: int, device: torch.device) -> int:
+    """How many tables of so many cells to work on at once."""
+    return max(1, TABLE_CELLS.get(device.type, 2**24) // cells)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        total, needed = x.new_zeros(()), ctx.needs_input_grad[0]
+        gradient = torch.zeros_like(x) if needed else None
+        for part in parts:
+            with torch.set_grad_enabled(needed):
+                leaf = x.detach().requires_grad_(needed)
+                value = part(leaf)
+                if gradient is not None:
+                    gradient += torch.autograd.grad(value, leaf)[0]
+            total += value.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return grads[0] * gradient, None
+
+
+def sum_of_parts(x: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    """The sum of ``part(x)``, part by part, with the gradient of each taken on the way.
+
+    The tables of one part fit into the cache, and none of them is kept for the backward pass. The result cannot be
+    differentiated twice.
+    """
+    return torch.as_tensor(_Sum.apply(x, parts))  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def _clean(sequences: Any, minimum_frames: int) -> list[Tensor]:
@@ -87,7 +137,7 @@ class Sequences:
     @property
     def mask(self) -> Tensor:
         """``[S, L]``: whether a frame is real."""
-        return cached(_frame_mask, self.lengths, like=self.padded) > 0
+        return cached(frame_mask, self.lengths, self.longest, like=self.padded) > 0
 
     @property
     def index(self) -> Tensor:
@@ -100,8 +150,9 @@ class Sequences:
         return self.padded.sum() * 0.0
 
 
-def _frame_mask(lengths: tuple[int, ...]) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+def frame_mask(lengths: tuple[int, ...], size: int) -> Tensor:
+    """``[S, size]``: whether a frame is real."""
+    return torch.arange(size) < torch.tensor(lengths)[:, None]
 
 
 def ordered_pairs(count: int) -> list[tuple[int, int]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from ..base import require_choice, require_number
 from ..functional import autocast_off
 from ..loss_registry import LossRegistry
 from .presets import PresetMixin
-from .sequences import DIRECT_LIMIT, DISTANCES, Sequences, cached, distances
+from .sequences import DIRECT_LIMIT, DISTANCES, Sequences, cached, distances, sum_of_parts
 
 __all__ = ["TCCLoss", "tcc_loss"]
 
@@ -35,33 +34,6 @@ def _distances_from(sequences: Sequences, x: Tensor, i: int) -> Tensor:
         return torch.cat([found[:i], inner[None], found[i + 1 :]])
     parts = [F.pad(distances(own, x[j, :n]), (0, size - n)) for j, n in enumerate(sequences.lengths)]
     return torch.stack(parts)
-
-
-class _PerSequence(torch.autograd.Function):
-    """The sum of ``part(i, x)``, one ``i`` at a time, with its gradient taken on the way.
-
-    Tables of one sequence with all others fit into the cache, and none of them is kept for the backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, count: int, part: Callable[[int, Tensor], Tensor]) -> Tensor:
-        total, gradient = x.new_zeros(()), torch.zeros_like(x)
-        ctx.needed = ctx.needs_input_grad[0]
-        for i in range(count):
-            with torch.set_grad_enabled(ctx.needed):
-                leaf = x.detach().requires_grad_(ctx.needed)
-                value = part(i, leaf)
-                if ctx.needed:
-                    gradient += torch.autograd.grad(value, leaf)[0]
-            total += value.detach()
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grads[0] * gradient, None, None
 
 
 @LossRegistry.register("tcc")
@@ -159,8 +131,7 @@ class TCCLoss(PresetMixin):
         if count == 1 and not self.include_self_pairs:
             return given.zero
         with autocast_off(given.padded):
-            fixed = (count, partial(self._from, given))
-            total = torch.as_tensor(_PerSequence.apply(given.padded, *fixed))  # type: ignore[no-untyped-call]  # torch
+            total = sum_of_parts(given.padded, [partial(self._from, given, i) for i in range(count)])
         return total / (count * (count - (not self.include_self_pairs)))
 
     def _from(self, given: Sequences, i: int, x: Tensor) -> Tensor:

@@ -78,23 +78,32 @@ class MultiTaskLoss(BaseLoss):
         for name, value in values.items():
             if value.dim():
                 raise ValueError(f"task {name!r} must return one number, found shape {list(value.shape)}")
-        weights = dict(zip(self.tasks, self._weights(values).unbind(), strict=True))
-        loss = sum((weights[name] * value for name, value in values.items()), start=next(iter(values.values())) * 0)
-        terms = {f"terms.{name}": value for name, value in values.items()}
-        return self.output(loss, **terms, **{f"weights.{name}": weight for name, weight in weights.items()})
+        like = values[present[0]].detach()
+        weights = self._weights(values, like)
+        loss = like.new_zeros(())
+        for name, value in values.items():
+            loss = loss + weights[name] * value
+        # copies: the mean of a torch loss may hold the memory of all its elements
+        entries = {f"terms.{name}": value.detach().clone() for name, value in values.items()}
+        for name, weight in weights.items():
+            entries[f"weights.{name}"] = weight if isinstance(weight, Tensor) else like.new_full((), weight)
+        return self.output(loss, **entries)
 
-    def _weights(self, values: Mapping[str, Tensor]) -> Tensor:
-        like = next(iter(values.values())).detach()
-        given = torch.stack([torch.full_like(like, self.weights[name]) for name in self.tasks])
-        if self.weighting == "inverse_loss":
-            if self.training:
-                known = zip(self.tasks, self.running_loss.unbind(), strict=True)
-                sizes = [values[name].detach().to(old.dtype) if name in values else old for name, old in known]
-                self.running_loss.lerp_(torch.stack(sizes), 1 - self.momentum)
-            given = given / self.running_loss.to(given.dtype).clamp(min=1e-8)
-        elif not self.normalize_weights:
-            return given
-        return given / given.sum()
+    def _weights(self, values: Mapping[str, Tensor], like: Tensor) -> Mapping[str, float | Tensor]:
+        if self.weighting == "fixed":
+            total = sum(self.weights.values()) if self.normalize_weights else 1.0
+            return {name: weight / total for name, weight in self.weights.items()}
+        running = self.running_loss
+        if self.training:
+            old = running.unbind() if len(values) < len(self.tasks) else ()
+            seen = [
+                values[name].detach().to(running.dtype) if name in values else old[k]
+                for k, name in enumerate(self.tasks)
+            ]
+            running.lerp_(torch.stack(seen), 1 - self.momentum)
+        given = torch.stack([like.new_full((), weight) for weight in self.weights.values()])
+        inverse = given / running.to(like.dtype).clamp(min=1e-8)
+        return dict(zip(self.tasks, (inverse / inverse.sum()).unbind(), strict=True))
 
     def extra_repr(self) -> str:
         """Configuration."""

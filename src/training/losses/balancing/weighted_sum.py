@@ -72,17 +72,18 @@ class WeightedSumLoss(TermsLoss):
         if not names:
             raise ValueError(f"weights must not all be 0, found {self.weights}")
         values, metrics = self.call_terms(names, args, kwargs)
-        weighted = {name: self.weights[name] * value for name, value in values.items()}
-        first, *others = weighted.values()
-        loss = first
-        for term in others:
-            loss = loss + term
-        zero = loss.detach().new_zeros(())
+        like = next(iter(values.values())).detach()
+        loss: Tensor | None = None
         entries: dict[str, Tensor] = {}
         for name in self.terms:
-            entries[f"terms.{name}"] = values.get(name, zero)
-            entries[f"weighted.{name}"] = weighted.get(name, zero)
-            entries[f"weights.{name}"] = zero + self.weights[name]
+            weight, value = self.weights[name], values.get(name)
+            if value is not None:
+                weighted = value if weight == 1 else weight * value
+                loss = weighted if loss is None else loss + weighted
+            # a copy: the mean of a torch loss may hold the memory of all its elements
+            raw = like.new_zeros(()) if value is None else value.detach().clone()
+            entries |= {f"terms.{name}": raw, f"weighted.{name}": weight * raw}
+            entries[f"weights.{name}"] = like.new_full((), weight)
         return self.output(loss, **entries, **metrics)
 
     def extra_repr(self) -> str:

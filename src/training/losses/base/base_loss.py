@@ -96,7 +96,7 @@ class BaseLoss(nn.Module, ABC):
         Use ``self.output(loss, **{"recall@1": r})`` for keys that are no identifiers.
         """
         return LossOutput(
-            {"loss": loss, **{name: value.detach() for name, value in entries.items()}},
+            {"loss": loss, **{key: value.detach() if value.requires_grad else value for key, value in entries.items()}},
             owner=compat.path_of(type(self)),
         )
 

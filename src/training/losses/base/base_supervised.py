@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..functional import smooth_targets, upcast
+from ..functional import smooth_targets
+from ..functional.cross_entropy import class_cross_entropy
 from .base_loss import BaseLoss, require_number
 
 __all__ = ["BaseSupervisedLoss"]
@@ -68,16 +69,18 @@ class BaseSupervisedLoss(BaseLoss):
 
         Arguments and errors are those of :meth:`cross_entropy_rows`.
         """
-        loss, norm = self.cross_entropy_rows(logits, targets, sample_weight)
-        if self.reduction == "mean":
-            total = norm.sum()
-            return loss.sum() / torch.where(total > 0, total, torch.ones_like(total))
-        return self.apply_reduction(loss)
+        loss = self.cross_entropy_rows(logits, targets, sample_weight)
+        if self.reduction != "mean":
+            return self.apply_reduction(loss)
+        valid = targets != self.ignore_index
+        norm = valid.to(loss.dtype)
+        if self.class_weights is not None:
+            norm = norm * self.class_weights.to(loss.dtype)[targets.masked_fill(~valid, 0)]
+        total = (norm if sample_weight is None else norm * sample_weight).sum()
+        return loss.sum() / torch.where(total > 0, total, torch.ones_like(total))
 
-    def cross_entropy_rows(
-        self, logits: Tensor, targets: Tensor, sample_weight: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The unreduced ``[N]`` costs of :meth:`weighted_cross_entropy`, and the weight of each row in their mean.
+    def cross_entropy_rows(self, logits: Tensor, targets: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """The unreduced ``[N]`` costs of :meth:`weighted_cross_entropy`.
 
         Args:
             logits: ``[N, C]``.
@@ -97,21 +100,11 @@ class BaseSupervisedLoss(BaseLoss):
             raise ValueError(
                 f"class_weights has {self.class_weights.shape[0]} entries for logits of {logits.shape[1]} classes"
             )
-        valid = targets != self.ignore_index
-        # masked before the softmax: a NaN in an ignored row must not reach the gradient
-        logits = upcast(logits).masked_fill(~valid[:, None], 0.0)
-        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        loss = F.cross_entropy(
+        costs = class_cross_entropy(
             logits,
             targets,
-            weight=weights,
-            ignore_index=self.ignore_index,
-            reduction="none",
-            label_smoothing=self.label_smoothing,
+            targets == self.ignore_index,
+            smoothing=self.label_smoothing,
+            class_weights=self.class_weights,
         )
-        norm = valid.to(loss.dtype)
-        if weights is not None:
-            norm = norm * weights[targets.masked_fill(~valid, 0)]
-        if sample_weight is not None:
-            loss, norm = loss * sample_weight, norm * sample_weight
-        return loss, norm
+        return costs if sample_weight is None else costs * sample_weight

@@ -10,6 +10,7 @@ from .precision import upcast
 from .similarity import dot_similarity, match_mask
 
 __all__ = [
+    "class_cross_entropy",
     "info_nce",
     "nt_xent",
     "reduce",
@@ -46,6 +47,43 @@ def uniform_targets(positive: Tensor, dtype: torch.dtype) -> Tensor:
 def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:
     """``(1 - s) q + s / C`` for target distributions ``q`` of shape ``[B, C]``."""
     return targets * (1.0 - smoothing) + smoothing / max(targets.shape[-1], 1) if smoothing else targets
+
+
+def _clear_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """A copy of ``x`` that is zero in ``rows`` (boolean ``[N]``), whatever was there.
+
+    For rows whose gradient is zero anyway: the way back needs no mask. Bits are cleared, because a mask that is broadcast
+    takes five times as long.
+    """
+    x = x.clone()
+    with torch.no_grad():
+        bits = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32)
+        bits.bitwise_and_((rows.to(bits.dtype) - 1)[:, None])
+    return x
+
+
+def class_cross_entropy(
+    logits: Tensor, targets: Tensor, ignored: Tensor, *, smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """``-sum_c a_c q_c log softmax(logits)_c`` per row, with ``q = (1 - s) onehot(target) + s / C``.
+
+    Args:
+        logits: ``[N, C]``.
+        targets: class indices ``[N]``.
+        ignored: boolean ``[N]``: rows that give zero, and no gradient even if their logits are not finite.
+        smoothing: ``s``.
+        class_weights: ``a``, ``[C]``; default: 1.
+    """
+    log_p = F.log_softmax(_clear_rows(upcast(logits), ignored), dim=1)
+    targets = targets.masked_fill(ignored, 0)
+    weights = None if class_weights is None else class_weights.to(log_p.dtype)
+    if smoothing:
+        share = smoothing / log_p.shape[1]
+        minus_q = torch.full_like(log_p.detach(), -share).scatter_(1, targets[:, None], smoothing - 1.0 - share)
+        costs = ((minus_q if weights is None else minus_q * weights) * log_p).sum(dim=1)
+    else:
+        costs = F.nll_loss(log_p, targets, weight=weights, reduction="none")
+    return costs.masked_fill(ignored, 0.0)
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

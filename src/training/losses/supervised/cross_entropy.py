@@ -79,8 +79,8 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
                 )
             ones = (1,) * (target.dim() - sample_weight.dim())
             sample_weight = sample_weight.view(sample_weight.shape + ones).expand_as(target).flatten()
-        rows = logits.movedim(1, -1).flatten(0, -2)
+        rows = logits if logits.dim() == 2 else logits.movedim(1, -1).flatten(0, -2)
         if self.mean_over == "weights" and self.reduction == "mean":
             return self.weighted_cross_entropy(rows, target.flatten(), sample_weight)
-        loss, _ = self.cross_entropy_rows(rows, target.flatten(), sample_weight)
+        loss = self.cross_entropy_rows(rows, target.flatten(), sample_weight)
         return self.apply_reduction(loss.view_as(target))

@@ -104,7 +104,7 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
         logits = logits.reshape(-1, logits.shape[-1])
         if self.reduction == "mean" and normalizer is None and self.weight_normalization == "weights":
             return self.weighted_cross_entropy(logits, rows)
-        loss, _ = self.cross_entropy_rows(logits, rows)
+        loss = self.cross_entropy_rows(logits, rows)
         if self.reduction == "none":
             return loss.view(targets.shape)
         return self.apply_reduction(loss, valid.sum() if normalizer is None else normalizer)

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
@@ -52,13 +52,18 @@ def reject_unknown(path: str, given: Mapping[str, Any], allowed: Sequence[str]) 
             raise ConfigError(f"{path}.{key}" if path else str(key), f"unknown key; {hint}")
 
 
+def _is_class(hint: Any, base: type) -> TypeGuard[type]:
+    """Whether ``hint`` is ``base`` or a class below it (Python 3.10 takes ``list[int]`` for a class)."""
+    return inspect.isclass(hint) and get_origin(hint) is None and issubclass(hint, base)
+
+
 def loss_class(name: Any, path: str) -> type[nn.Module]:
     """The class of a registry name, or of ``torch.nn.<Name>Loss``."""
     if not isinstance(name, str):
         raise ConfigError(path, f"expected the name of a loss, found {name!r}")
     if name.startswith(TORCH_PREFIX):
         found = getattr(nn, name.removeprefix(TORCH_PREFIX), None)
-        if inspect.isclass(found) and issubclass(found, nn.modules.loss._Loss):
+        if _is_class(found, nn.modules.loss._Loss):
             return found
         raise ConfigError(path, f"{name!r} is no loss of torch.nn")
     try:
@@ -127,12 +132,12 @@ def convert(hint: Any, value: Any, path: str, build: Build) -> Any:
         if value not in get_args(hint):
             raise _wrong(path, f"one of {', '.join(map(repr, get_args(hint)))}", value)
         return value
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
+    if _is_class(origin, Mapping):
         item = get_args(hint)[1]
         if not isinstance(value, Mapping):
             raise _wrong(path, "a mapping", value)
         return {key: convert(item, entry, f"{path}.{key}", build) for key, entry in value.items()}
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
+    if _is_class(origin, Sequence):
         items = get_args(hint)
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise _wrong(path, "a list", value)
@@ -141,9 +146,9 @@ def convert(hint: Any, value: Any, path: str, build: Build) -> Any:
             raise _wrong(path, f"a list of {len(items)}", value)
         made = [convert(items[i] if fixed else items[0], v, f"{path}[{i}]", build) for i, v in enumerate(value)]
         return tuple(made) if origin is tuple else made
-    if inspect.isclass(hint) and issubclass(hint, nn.Module):
+    if _is_class(hint, nn.Module):
         return value if isinstance(value, nn.Module) else build(value, path)
-    if inspect.isclass(hint) and issubclass(hint, Schedule):
+    if _is_class(hint, Schedule):
         return _schedule(value, path)
     if hint is Tensor and not isinstance(value, Tensor):
         raise _wrong(path, "a tensor", value)
@@ -196,13 +201,11 @@ def _name(hint: Any) -> str:
     if hint in _SCALARS:
         return _SCALARS[hint][0]
     origin = get_origin(hint) or hint
-    if inspect.isclass(origin) and issubclass(origin, nn.Module):
+    if _is_class(origin, nn.Module):
         return "a loss such as {name: vicreg}"
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
+    if _is_class(origin, Mapping):
         return "a mapping"
-    return (
-        "a list" if inspect.isclass(origin) and issubclass(origin, Sequence) else str(getattr(hint, "__name__", hint))
-    )
+    return "a list" if _is_class(origin, Sequence) else str(getattr(hint, "__name__", hint))
 
 
 def plain(value: Any, path: str, describe: Callable[[nn.Module, str], dict[str, Any]]) -> Any:
@@ -235,15 +238,15 @@ def schema_of(hint: Any) -> dict[str, Any]:
         return {"anyOf": [schema_of(option) for option in arguments if option is not Tensor]}
     if origin is Literal:
         return {"enum": list(arguments)}
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
+    if _is_class(origin, Mapping):
         return {"type": "object", "additionalProperties": schema_of(arguments[1])}
-    if inspect.isclass(origin) and issubclass(origin, Sequence):
+    if _is_class(origin, Sequence):
         if origin is tuple and Ellipsis not in arguments:
             items = [schema_of(item) for item in arguments]
             return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
         return {"type": "array", "items": schema_of(arguments[0])}
-    if inspect.isclass(hint) and issubclass(hint, nn.Module):
+    if _is_class(hint, nn.Module):
         return {"$ref": "#/$defs/loss"}
-    if inspect.isclass(hint) and issubclass(hint, Schedule):
+    if _is_class(hint, Schedule):
         return {"type": "object", "required": ["type"]}
     return {}

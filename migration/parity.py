@@ -11,13 +11,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .catalog import Case, Symbol
+from .catalog import Case, ResultKey, Symbol
 from .memory import PeakMemory
 from .resolve import resolve
 from .state import convert_state, rule_for
@@ -28,6 +28,7 @@ __all__ = [
     "Comparison",
     "Pair",
     "build_pair",
+    "compare_calls",
     "compare_function",
     "deviation",
     "measured_memory",
@@ -304,30 +305,56 @@ def _complete(new: nn.Module, state: dict[str, Any], case: Case) -> dict[str, An
     return {**fresh, **state}
 
 
+def compare_calls(
+    case: Case,
+    old: Callable[..., Any],
+    new: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    *,
+    convert: Callable[..., Mapping[str, Any]] = dict,
+    seed: int = 0,
+    results: Mapping[str, str] | None = None,
+    shared: Mapping[str, Tensor] | None = None,
+) -> Comparison:
+    """Compare two callables on the same input.
+
+    Args:
+        case: the row of the catalog.
+        old: takes ``inputs`` by name.
+        new: takes what ``convert`` makes of them.
+        inputs: tensors in them are copied and get gradients.
+        convert: takes ``inputs`` by name and returns the arguments of the successor.
+        seed: of both calls.
+        results: old key -> new key of what to compare beside the loss; default: as the row says.
+        shared: parameters that both use, whose gradients are compared as well.
+    """
+    comparison = Comparison()
+    if results is not None:
+        case = replace(case, results={key: ResultKey(key, name) for key, name in results.items()})
+
+    def called(function: Callable[..., Any], translated: Callable[..., Mapping[str, Any]]) -> tuple[Any, ...]:
+        leaves: dict[str, Tensor] = {}
+        given = translated(**{name: _leaves(value, name, leaves) for name, value in inputs.items()})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            result, seconds, size = _measured(lambda: function(**given))
+        flat = _flatten(result)
+        return flat, _gradients(_loss(flat), {**leaves, **(shared or {})}), seconds, size
+
+    old_flat, old_grads, comparison.old_seconds, comparison.old_bytes = called(old, dict)
+    new_flat, new_grads, comparison.new_seconds, comparison.new_bytes = called(new, convert)
+    _compare_values(comparison, case, old_flat, new_flat)
+    _compare_gradients(comparison, old_grads, new_grads, {name: name for name in old_grads})
+    return comparison
+
+
 def compare_function(symbol: Symbol, *args: Any, seed: int = 0, **kwargs: Any) -> Comparison:
     """Call an old function and its successor with the same input."""
     case, _ = translate(symbol, args, kwargs)
     assert case.new is not None
-    comparison = Comparison()
+
+    def converted(**given: Any) -> dict[str, Any]:
+        return translate(symbol, (), given)[1]
+
     given = bind(case.arguments, args, kwargs)
-    old_leaves: dict[str, Tensor] = {}
-    new_leaves: dict[str, Tensor] = {}
-    old_kwargs = {name: _leaves(value, name, old_leaves) for name, value in given.items()}
-    new_kwargs = {name: _leaves(value, name, new_leaves) for name, value in translate(symbol, (), given)[1].items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        old_result, comparison.old_seconds, comparison.old_bytes = _measured(lambda: resolve(symbol.twin)(**old_kwargs))
-        torch.manual_seed(seed)
-        new_result, comparison.new_seconds, comparison.new_bytes = _measured(
-            lambda: resolve(case.new or "")(**new_kwargs)
-        )
-    old_flat, new_flat = _flatten(old_result), _flatten(new_result)
-    _compare_values(comparison, case, old_flat, new_flat)
-    names = {}
-    for name in old_leaves:
-        head, dot, tail = name.partition(".")
-        names[name] = f"{case.arguments[head].new_name}{dot}{tail}"
-    _compare_gradients(
-        comparison, _gradients(_loss(old_flat), old_leaves), _gradients(_loss(new_flat), new_leaves), names
-    )
-    return comparison
+    return compare_calls(case, resolve(symbol.twin), resolve(case.new), given, convert=converted, seed=seed)

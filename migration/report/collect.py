@@ -38,6 +38,8 @@ class Record(Protocol):
     batch: tuple[int, int]
     factor: float
     golden: Any
+    note: str
+    reason: str
 
     @property
     def id(self) -> str:
@@ -151,13 +153,18 @@ def collect(
     entries = {(s.system, s.old): Entry(s) for s in symbols}
     for record in chosen:
         say(record.id, len(chosen))
-        tally = entries[record.system, record.symbol].tally
+        entry = entries[record.system, record.symbol]
+        if record.reason:
+            entry.reason = record.reason
+            continue
+        entry.notes += [record.note] if record.note else []
+        tally = entry.tally
         try:
             with _quiet():
                 _run(record, module, tally)
         except Exception as error:  # one broken record must not hide the others
             tally.failures.append(f"{record.id}: {type(error).__name__}: {error}")
-    kept = [e for e in entries.values() if not only or e.tally.calls or e.tally.failures]
+    kept = [e for e in entries.values() if not only or e.tally.calls or e.tally.failures or e.reason]
     for entry in kept:
         worst = [v for kinds in entry.tally.worst.values() for v in kinds.values()]
         if any(math.isnan(v) for v in worst):

@@ -153,6 +153,9 @@ def _entry_html(entry: Mapping[str, Any]) -> str:
         f"<span class=num>{checks}</span><span class='num last'>{worst}</span></summary>"
     )
     body = [_rows_html(entry)]
+    words = [("compared", note) for note in entry["notes"]]
+    words += [("not compared", entry["not_compared"])] if entry["not_compared"] else []
+    body += [f"<p><span class=soft>{word}:</span> {_text(text)}</p>" for word, text in words]
     if entry["failures"]:
         items = "".join(f"<li>{_text(text)}</li>" for text in entry["failures"][:20])
         body.append(f"<h4 class=bad>Failures ({len(entry['failures'])})</h4><ul>{items}</ul>")
@@ -232,7 +235,8 @@ def as_markdown(data: Mapping[str, Any]) -> str:
         lines += ["", "## Beyond the tolerance", "", *(f"* {failure}" for failure in failures[:50])]
     lines += ["", "## What differs, and why", ""]
     for entry in entries:
-        texts = dict.fromkeys(text for row in entry["rows"] for text in [*row["deviations"], row["reason"]] if text)
+        said = [entry["not_compared"], *entry["notes"]]
+        texts = dict.fromkeys(t for row in entry["rows"] for t in [*row["deviations"], row["reason"], *said] if t)
         if texts:
             lines += [f"**{entry['old']}** ({entry['parity']})", "", *(f"* {text}" for text in texts), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -109,6 +109,10 @@ class Entry:
 
     symbol: Symbol
     tally: Tally = field(default_factory=Tally)
+    notes: list[str] = field(default_factory=list)
+    """How the records compare, where that needs words."""
+    reason: str = ""
+    """Why nothing is compared although there is a successor."""
 
     @property
     def parity(self) -> str:
@@ -124,6 +128,8 @@ class Entry:
             "kind": self.symbol.kind,
             "parity": self.parity,
             "rows": [row_of(case) for case in self.symbol.cases],
+            "notes": self.notes,
+            "not_compared": self.reason,
             **self.tally.as_data(),
         }
 

@@ -53,6 +53,21 @@ def test_report_is_one_page_and_a_table(report: Path) -> None:
     assert f"| {CLIP} | CLIPLoss | documented | float64 |" in (report / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_symbol_that_cannot_be_compared_says_why(tmp_path: Path) -> None:
+    words = ["contrastive_learning.MultiModalMixed", "combined_loss.CombinedLoss"]
+    only = [word for name in words for word in ("--only", name)]
+    assert main(["report", *only, "--output", str(tmp_path)]) == 0
+    entries = {e["old"]: e for e in json.loads((tmp_path / "report.json").read_text())["symbols"]}
+    mixed = entries["contrastive_learning.MultiModalMixedContrastiveLoss"]
+    assert (mixed["calls"], mixed["failures"]) == (0, [])
+    assert "NameError" in mixed["not_compared"]
+    assert entries["combined_loss.CombinedLoss"]["notes"] == ["its positions as names of terms"]
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert mixed["not_compared"] in text
+        assert "its positions as names of terms" in text
+
+
 def test_report_needs_a_checkout_and_a_known_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

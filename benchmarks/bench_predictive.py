@@ -28,7 +28,7 @@ from migration.parity import resolve  # noqa: E402
 from training.losses.contrastive.vicreg import VICRegLoss  # noqa: E402
 from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss  # noqa: E402
 
-LIMIT = 2**29
+LIMIT = 2**31
 SHAPES = ((4096, 256), (256, 4096), (64, 196, 768))
 OLD_VICREG = {"covariance_norm": "pairs", "view_reduction": "mean"}
 OLD_STATISTIC = {"standardize": True, "scale_by_samples": False}
@@ -107,7 +107,7 @@ def cases() -> list[Case]:
                 lambda s=shape: vicreg(s, chunk_size=64, checkpoint=True),
             ),
         ]
-        for slices in (64, 256):
+        for slices in (64, 256, 1024):
             found += [
                 (
                     f"SIGReg {name(shape)}, {slices} slices, reference points",

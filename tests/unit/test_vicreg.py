@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.bench_contrastive import peak_bytes
 from tests.support.twins import twin
 from training.losses.base.warmup import WarmupFactor
 from training.losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
-from training.losses.functional import covariance_energy
+from training.losses.functional import covariance_energy, moments, squared_difference
 
 
 def views(rows: int, columns: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -67,8 +69,64 @@ def test_covariance_through_either_matrix_and_in_chunks(rows: int, columns: int,
     torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-10)
 
 
+KEPT = [{}, {"recompute": True}, {"chunk_size": 2}, {"chunk_size": 3, "recompute": True}]
+
+
+def plain_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    covariance = x.mT.cov()
+    return covariance.diagonal(), (covariance - covariance.diagonal().diag()).square().sum()
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=str)
+@pytest.mark.parametrize("shape", [(7, 4), (4, 7), (5, 5), (2, 2)], ids=str)
+def test_derivatives_of_the_moments(shape: tuple[int, int], kept: dict[str, Any]) -> None:
+    x = views(*shape)[0].requires_grad_()
+
+    def made(x: Tensor) -> tuple[Tensor, Tensor]:
+        return moments(x, **kept)
+
+    torch.testing.assert_close(made(x), plain_moments(x), rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(made, x)
+    assert torch.autograd.gradgradcheck(made, x)
+    # either result alone, and through the transforms of torch.func
+    for i in range(2):
+        torch.testing.assert_close(
+            torch.func.grad(lambda x, i=i: made(x)[i].sin().sum())(x.detach()),
+            torch.func.grad(lambda x, i=i: plain_moments(x)[i].sin().sum())(x.detach()),
+            rtol=1e-10,
+            atol=1e-10,
+        )
+
+
+@pytest.mark.parametrize("shape", [(64, 8), (8, 64)], ids=str)
+def test_moments_in_float32_far_from_the_origin(shape: tuple[int, int]) -> None:
+    x = (views(*shape)[0] + 1000).float()
+    for dtype in (torch.float32, torch.float64):
+        y = x.to(dtype).requires_grad_()
+        variance, energy = moments(y)
+        (grad,) = torch.autograd.grad(variance.sum() + energy, y)
+        if dtype == torch.float32:
+            got = [variance, energy, grad]
+    for a, b in zip(got, (variance, energy, grad), strict=True):
+        assert float(((a - b).norm() / b.norm()).detach()) < 2e-6
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_derivatives_of_the_squared_difference(centered: bool) -> None:
+    a, b = (x.requires_grad_() for x in views(5, 3))
+    b = b + 100
+    want = (a - b).var(dim=0, correction=0).mean() if centered else torch.nn.functional.mse_loss(a, b)
+
+    def made(a: Tensor, b: Tensor) -> Tensor:
+        return squared_difference(a, b, centered=centered)
+
+    torch.testing.assert_close(made(a, b), want, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(made, (a, b))
+    assert torch.autograd.gradgradcheck(made, (a, b))
+
+
 def test_memory_of_the_covariance_is_bounded() -> None:
-    """The largest tensor that the covariance keeps or makes is the smaller matrix, or one chunk of it."""
+    """The largest tensor that is made is the smaller matrix, or a copy of the rows."""
     sizes: list[int] = []
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
@@ -83,10 +141,44 @@ def test_memory_of_the_covariance_is_bounded() -> None:
         ((96, 96), 4, 96 * 96),
         ((8, 512), 2, 8 * 512),
     ):
+        x = torch.randn(shape, requires_grad=True)
         sizes.clear()
         with Watch():
-            covariance_energy(torch.randn(shape), chunk_size=chunk)
+            covariance_energy(x, chunk_size=chunk).backward()
         assert max(sizes) <= most, shape
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (16, 64)], ids=str)
+@pytest.mark.parametrize(("kwargs", "matrices"), [({}, 2), ({"chunk_size": 4}, 0), ({"checkpoint": True}, 0)])
+def test_held_until_the_backward_pass(shape: tuple[int, int], kwargs: dict[str, Any], matrices: int) -> None:
+    """One small matrix for each view, or none; the embeddings are those that came in."""
+    a, b = (x.requires_grad_() for x in views(*shape))
+    held: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() // x.element_size()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = VICRegLoss(**kwargs)(a, b)
+    for x in (a, b):
+        held.pop(x.untyped_storage().data_ptr(), None)
+    side, width = min(shape), shape[1]
+    assert sorted(n for n in held.values() if n > width) == [side * side] * matrices
+    assert all(entry.untyped_storage().nbytes() <= 16 for entry in out.values())
+
+
+@pytest.mark.parametrize("shape", [(512, 32), (32, 512), (64, 16, 32)], ids=str)
+def test_peak_memory_is_below_the_twins(shape: tuple[int, ...]) -> None:
+    g = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=g, requires_grad=True) for _ in range(2)]
+    for x in inputs:
+        x.grad = torch.zeros_like(x)
+    options = {"view_reduction": "mean", "covariance_norm": "pairs"}
+    losses = [twin("hjepa.vicreg.VICRegLoss")(), VICRegLoss(**options), VICRegLoss(checkpoint=True, **options)]
+    peaks = [peak_bytes(lambda loss=loss: loss(*inputs)["loss"].backward()) for loss in losses]
+    assert peaks[0] > peaks[1] >= peaks[2]
+    assert peaks[1] < 4.6 * inputs[0].nbytes
 
 
 def test_the_sibling_twins_differ_from_the_paper_and_the_options_bring_them_back() -> None:

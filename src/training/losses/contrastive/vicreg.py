@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..base import BaseLoss, LossOutput, require_choice, require_number
 from ..base.views import require_tokens, split_views, token_rows
 from ..base.warmup import WarmupFactor
-from ..functional import center, covariance_energy
+from ..functional import moments, squared_difference
 from ..loss_registry import LossRegistry
 
 __all__ = ["AdaptiveVICRegLoss", "VICRegLoss"]
@@ -35,7 +35,8 @@ class VICRegLoss(BaseLoss):
     ``f`` is 1, or the factor of the warm-up. The paper sums ``I`` over the columns; its released code takes the mean,
     as here. That code also halves ``V(a) + V(b)``: halve ``variance_weight`` to follow it.
 
-    Memory: ``K`` needs the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares); see ``chunk_size``.
+    Memory: ``K`` needs the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares). Each view holds one
+    until the backward pass, and nothing else beside the inputs; see ``chunk_size`` and ``checkpoint``.
 
     Args:
         invariance_weight: ``w_I``. The three weights are plain attributes and are read at every call.
@@ -52,8 +53,8 @@ class VICRegLoss(BaseLoss):
         warmup: ``linear``, ``cosine`` or ``damped`` factor ``f`` (``base.warmup.WarmupFactor``); default: 1.
         warmup_epochs: its length.
         num_epochs: length of the run, to convert steps into epochs.
-        chunk_size: columns of the covariance that are formed at a time; default: all.
-        checkpoint: form the covariance again in the backward pass instead of keeping it.
+        chunk_size: columns of that matrix that are formed at a time, in the backward pass again; default: all.
+        checkpoint: form the matrix again in the backward pass instead of holding it.
 
     Shapes: ``z_a``, ``z_b`` ``[B, D]`` or ``[B, N, D]``, at least two rows, any floating dtype (half precision is
     accumulated in float32).
@@ -131,11 +132,10 @@ class VICRegLoss(BaseLoss):
     def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> LossOutput:
         """The loss of two views of one batch."""
         a, b = self._rows(z_a, z_b)
-        raw, centred = (a, b), (center(a), center(b))
-        invariance = F.mse_loss(*(centred if self.center_invariance else raw))
-        a, b = centred
-        variances = torch.stack([self._variance(a), self._variance(b)])
-        covariances = torch.stack([self._covariance(a), self._covariance(b)])
+        invariance = squared_difference(a, b, centered=self.center_invariance)
+        (variance_a, covariance_a), (variance_b, covariance_b) = self._spread(a), self._spread(b)
+        variances = torch.stack([variance_a, variance_b])
+        covariances = torch.stack([covariance_a, covariance_b])
         terms = {"invariance": invariance}
         for name, views in (("variance", variances), ("covariance", covariances)):
             terms[name] = views.mean() if self.view_reduction == "mean" else views.sum()
@@ -149,8 +149,8 @@ class VICRegLoss(BaseLoss):
 
     def regularize(self, z: Tensor) -> LossOutput:
         """Variance and covariance of one set of embeddings, each counted once; there is no invariance."""
-        x = center(self._enough(token_rows(z, self.tokens), z))
-        return self._weighted({"variance": self._variance(x), "covariance": self._covariance(x)})
+        variance, covariance = self._spread(self._enough(token_rows(z, self.tokens), z))
+        return self._weighted({"variance": variance, "covariance": covariance})
 
     def _weighted(self, terms: Mapping[str, Tensor], **views: Tensor) -> LossOutput:
         like = terms["variance"]
@@ -174,14 +174,12 @@ class VICRegLoss(BaseLoss):
             raise ValueError(f"variance and covariance need at least two rows, found {list(z.shape)}")
         return rows
 
-    def _variance(self, x: Tensor) -> Tensor:
-        return F.relu(self.variance_threshold - (x.var(dim=0) + self.eps).sqrt()).mean()
-
-    def _covariance(self, x: Tensor) -> Tensor:
+    def _spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The variance and the covariance term of one view."""
+        variance, energy = moments(x, chunk_size=self.chunk_size, recompute=self.checkpoint)
         columns = x.shape[1]
         pairs = columns * max(columns - 1, 1) if self.covariance_norm == "pairs" else columns
-        energy = covariance_energy(x, chunk_size=self.chunk_size, recompute=self.checkpoint, centered=True)
-        return energy / pairs
+        return F.relu(self.variance_threshold - (variance + self.eps).sqrt()).mean(), energy / pairs
 
     def extra_repr(self) -> str:
         """Configuration."""

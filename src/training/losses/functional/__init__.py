@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .cross_entropy import (
+    class_cross_entropy,
     info_nce,
     nt_xent,
     reduce,
@@ -11,7 +12,15 @@ from .cross_entropy import (
     supervised_contrastive,
     uniform_targets,
 )
-from .moments import center, covariance, covariance_energy, off_diagonal_energy, standardize
+from .moments import (
+    center,
+    covariance,
+    covariance_energy,
+    moments,
+    off_diagonal_energy,
+    squared_difference,
+    standardize,
+)
 from .multi_positive import masked_logsumexp, pair_info_nce
 from .precision import autocast_off, eps_for, upcast
 from .retrieval import retrieval_accuracy, retrieval_metrics, retrieval_recall
@@ -23,6 +32,7 @@ __all__ = [
     "bank_logsumexp",
     "bank_logsumexp_max",
     "center",
+    "class_cross_entropy",
     "covariance",
     "covariance_energy",
     "dot_similarity",
@@ -32,6 +42,7 @@ __all__ = [
     "l2_normalize",
     "masked_logsumexp",
     "match_mask",
+    "moments",
     "nt_xent",
     "off_diagonal_energy",
     "pair_info_nce",
@@ -41,6 +52,7 @@ __all__ = [
     "retrieval_recall",
     "smooth_targets",
     "soft_cross_entropy",
+    "squared_difference",
     "standardize",
     "supervised_contrastive",
     "uniform_targets",

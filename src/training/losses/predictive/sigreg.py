@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..base import BaseLoss, LossOutput, require_choice, require_number
 from ..base.schedules import Schedule, ScheduledModule
 from ..base.views import require_tokens, split_views, token_rows
-from ..functional import autocast_off
+from ..functional import autocast_off, squared_difference
 from ..functional.counter_random import counter_normal
 from ..functional.normality import characteristic_distance, gaussian_quadrature, kernel_distance, normal_quantiles
 from ..loss_registry import LossRegistry
@@ -155,7 +155,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
         a, b = (token_rows(z, self.tokens) for z in split_views(z_a, z_b, split_single_input=self.split_single_input))
         first, second = self._directions(a, directions)
         statistic_a, statistic_b = self._statistic(a, first), self._statistic(b, second)
-        return self._result(F.mse_loss(a, b), statistic_a, statistic_b)
+        return self._result(squared_difference(a, b), statistic_a, statistic_b)
 
     def regularize(self, z: Tensor, directions: Tensor | None = None) -> LossOutput:
         """The loss of one set of embeddings, without invariance."""

@@ -15,6 +15,7 @@ __all__ = [
     "DISTANCES",
     "Sequences",
     "cached",
+    "differentiated",
     "distances",
     "frame_mask",
     "ordered_pairs",
@@ -57,18 +58,20 @@ def tables_at_once(cells: int, device: torch.device) -> int:
     return max(1, TABLE_CELLS.get(device.type, 2**24) // cells)
 
 
+Part = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
+"""The value of a part of a loss at ``x``, and its gradient if that is asked for."""
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, parts: Sequence[Part]) -> Tensor:
         total, needed = x.new_zeros(()), ctx.needs_input_grad[0]
         gradient = torch.zeros_like(x) if needed else None
         for part in parts:
-            with torch.set_grad_enabled(needed):
-                leaf = x.detach().requires_grad_(needed)
-                value = part(leaf)
-                if gradient is not None:
-                    gradient += torch.autograd.grad(value, leaf)[0]
-            total += value.detach()
+            value, slope = part(x.detach(), needed)
+            total += value
+            if gradient is not None and slope is not None:
+                gradient += slope
         ctx.save_for_backward(gradient)
         return total
 
@@ -79,13 +82,25 @@ class _Sum(torch.autograd.Function):
         return grads[0] * gradient, None
 
 
-def sum_of_parts(x: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
-    """The sum of ``part(x)``, part by part, with the gradient of each taken on the way.
+def sum_of_parts(x: Tensor, parts: Sequence[Part]) -> Tensor:
+    """The sum of the parts at ``x``, the gradient of each taken together with its value.
 
     The tables of one part fit into the cache, and none of them is kept for the backward pass. The result cannot be
     differentiated twice.
     """
     return torch.as_tensor(_Sum.apply(x, parts))  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+def differentiated(part: Callable[[Tensor], Tensor]) -> Part:
+    """A part whose gradient autograd takes."""
+
+    def both(x: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
+        with torch.set_grad_enabled(needed):
+            leaf = x.requires_grad_(needed)
+            value = part(leaf)
+            return value.detach(), torch.autograd.grad(value, leaf)[0] if needed else None
+
+    return both
 
 
 def _clean(sequences: Any, minimum_frames: int) -> list[Tensor]:

@@ -13,27 +13,45 @@ from ..base import require_choice, require_number
 from ..functional import autocast_off
 from ..loss_registry import LossRegistry
 from .presets import PresetMixin
-from .sequences import DIRECT_LIMIT, DISTANCES, Sequences, cached, distances, sum_of_parts
+from .sequences import (
+    DIRECT_LIMIT,
+    DISTANCES,
+    Sequences,
+    cached,
+    distances,
+    frame_mask,
+    squared_distances,
+    sum_of_parts,
+)
 
 __all__ = ["TCCLoss", "tcc_loss"]
 
 
 def _distances_from(sequences: Sequences, x: Tensor, i: int) -> Tensor:
-    """Distances of the frames of sequence ``i`` from those of all, ``[S, N_i, L]``; ``x`` is the padded batch.
+    """Distances of the frames of sequence ``i`` from those of all, ``[S, N_i, L]``, infinite from padding.
 
-    Each pair is summed as if it were alone (see ``DIRECT_LIMIT``), and the zero distances within a sequence come from a
-    call of its own: the numbers do not depend on the company that a sequence is in.
+    ``x`` is the padded batch. Each pair is summed as if it were alone (see ``DIRECT_LIMIT``), and the zero distances
+    within a sequence come from a call of its own: the numbers do not depend on the company that a sequence is in.
     """
-    count, size = len(sequences), sequences.longest
     length = sequences.lengths[i]
     own = x[i, :length]
     if length > DIRECT_LIMIT:
-        found = distances(own, x.reshape(count * size, -1), direct=False)
-        found = found.view(length, count, size).transpose(0, 1)
-        inner = F.pad(distances(own, own), (0, size - length))
-        return torch.cat([found[:i], inner[None], found[i + 1 :]])
-    parts = [F.pad(distances(own, x[j, :n]), (0, size - n)) for j, n in enumerate(sequences.lengths)]
-    return torch.stack(parts)
+        found = _gaps(own.expand(len(x), -1, -1), x).add_(cached(_beyond, sequences.lengths, like=x))
+        found[i, :, :length] = distances(own, own)
+        return found
+    rest = [(x[j, :n], sequences.longest - n) for j, n in enumerate(sequences.lengths)]
+    return torch.stack([F.pad(distances(own, other), (0, more), value=torch.inf) for other, more in rest])
+
+
+def _beyond(lengths: tuple[int, ...]) -> Tensor:
+    """``[S, 1, L]``: infinity behind the lengths, 0 before."""
+    real = frame_mask(lengths, max(lengths))[:, None]
+    return torch.zeros(real.shape).masked_fill(~real, torch.inf)
+
+
+def _gaps(a: Tensor, b: Tensor) -> Tensor:
+    """``|a_n - b_m|`` of batches by matrix products."""
+    return squared_distances(a, b).sqrt_()
 
 
 @LossRegistry.register("tcc")
@@ -134,37 +152,73 @@ class TCCLoss(PresetMixin):
             total = sum_of_parts(given.padded, [partial(self._from, given, i) for i in range(count)])
         return total / (count * (count - (not self.include_self_pairs)))
 
-    def _from(self, given: Sequences, i: int, x: Tensor) -> Tensor:
-        """The sum over the pairs ``(i, j)``."""
-        length, own = given.lengths[i], x[i, : given.lengths[i]]
-        alpha = self._attention(_distances_from(given, x, i), given.mask[:, None, :], given)
-        neighbours = (alpha @ x).reshape(-1, x.shape[2])
-        gaps = distances(neighbours, own, direct=length <= DIRECT_LIMIT)
-        beta = self._attention(gaps.view(len(given), length, length), None, given)
-        errors = self._errors(beta, cached(_times, length, self.normalize_timestamps, like=x))
-        if not self.include_self_pairs:
-            errors = torch.cat([errors[:i], errors[i + 1 :]])
-        return errors.sum() / (length if self.frame_reduction == "mean" else 1)
+    def _from(self, given: Sequences, i: int, x: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
+        """The sum over the pairs ``(i, j)``, and its gradient.
 
-    def _attention(self, gaps: Tensor, real: Tensor | None, given: Sequences) -> Tensor:
-        if self.distance == "squared_euclidean":
-            gaps = gaps.square()
-        logits = gaps / -(self.temperature * (given.padded.shape[2] if self.scale_by_dim else 1))
-        if real is not None and len(set(given.lengths)) > 1:
-            logits = logits.masked_fill(~real, -torch.inf)
-        return torch.softmax(logits, dim=-1)
-
-    def _errors(self, beta: Tensor, time: Tensor) -> Tensor:
-        """The terms ``[S, N]`` of weights ``[S, N, N]`` and times ``[N]``."""
+        The tables are the cost of this loss. With the gradient written out, each is passed a few times only: the
+        derivative of a softmax needs no sum over the table, and those of distances are matrix products.
+        """
+        length = given.lengths[i]
+        own = x[i, :length]
+        scale = 1.0 / (self.temperature * (x.shape[2] if self.scale_by_dim else 1))
+        gaps = _distances_from(given, x, i)
+        alpha = self._attention(gaps, scale)
+        z = alpha @ x
+        # one matrix product for all sequences
+        flat = z.flatten(0, 1)
+        back = distances(flat, own, direct=True) if length <= DIRECT_LIMIT else _gaps(flat[None], own[None])
+        back = back.view(len(x), length, length)
+        beta = self._attention(back, scale)
+        time = cached(_times, length, self.normalize_timestamps, like=x)
         mean = beta @ time
-        missed = (time - mean).square()
         if self.variance == "per_column":
+            missed = (time - mean).square()
             spread = (beta @ missed[..., None]).squeeze(-1)
         else:
-            spread = (beta * (time - mean[..., None]).square()).sum(dim=-1)
-        spread = (spread + self.variance_eps).clamp_min(torch.finfo(beta.dtype).tiny ** 0.5)
+            missed = (time - mean[..., None]).square()
+            spread = (beta * missed).sum(dim=-1)
+        with torch.set_grad_enabled(needed):
+            moments = mean.requires_grad_(needed), spread.requires_grad_(needed)
+            errors = self._errors(time, *moments)
+            if not self.include_self_pairs:
+                errors = torch.cat([errors[:i], errors[i + 1 :]])
+            value = errors.sum() / (length if self.frame_reduction == "mean" else 1)
+        if not needed:
+            return value, None
+        at_mean, at_spread = torch.autograd.grad(value, moments)
+        mean, spread = mean.detach(), spread.detach()
+        if self.variance == "per_column":
+            # the mean of every frame occurs in the variance of all
+            at_mean = at_mean - 2 * (time - mean) * (at_spread[:, None] @ beta).squeeze(1)
+            missed = missed[:, None]
+        pull = (time - mean[..., None]).mul_(at_mean[..., None])
+        pull.addcmul_(missed - spread[..., None], at_spread[..., None]).mul_(beta)
+        pull = self._per_gap(pull, back, scale)
+        at_z = z * pull.sum(dim=2, keepdim=True) - pull @ own
+        at_own = own * pull.sum(dim=(0, 1))[:, None] - pull.flatten(0, 1).T @ flat
+        gradient = alpha.mT @ at_z
+        pull = torch.baddbmm((at_z * z).sum(dim=2, keepdim=True), at_z, x.mT, beta=-1).mul_(alpha)
+        pull = self._per_gap(pull, gaps, scale)
+        pull[i].diagonal().zero_()
+        at_own += own * pull.sum(dim=(0, 2))[:, None] - (pull @ x).sum(dim=0)
+        gradient += x * pull.sum(dim=1)[..., None] - pull.mT @ own
+        gradient[i, :length] += at_own
+        return value.detach(), gradient
+
+    def _attention(self, gaps: Tensor, scale: float) -> Tensor:
+        return torch.softmax((gaps.square() if self.distance == "squared_euclidean" else gaps) * -scale, dim=-1)
+
+    def _per_gap(self, at_logits: Tensor, gaps: Tensor, scale: float) -> Tensor:
+        """What ``a - b`` is multiplied with in the gradient of the logits of ``|a - b|``; 0 for a distance of 0."""
+        if self.distance == "squared_euclidean":
+            return at_logits.mul_(-2 * scale)
+        return at_logits.mul_(-scale).div_(F.threshold_(gaps, 0.0, torch.inf))
+
+    def _errors(self, time: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        """The terms of every frame."""
+        spread = (spread + self.variance_eps).clamp_min(torch.finfo(spread.dtype).tiny ** 0.5)
         log = spread.log() if self.log_term == "var" else torch.log(spread.sqrt() + 1e-20)
-        return missed / spread + self.variance_weight * log
+        return (time - mean).square() / spread + self.variance_weight * log
 
 
 def _times(length: int, normalize: bool) -> Tensor:

@@ -21,6 +21,7 @@ from .sequences import (
     DIRECT_LIMIT,
     Sequences,
     cached,
+    differentiated,
     distances,
     frame_mask,
     ordered_pairs,
@@ -185,7 +186,7 @@ class VAVALoss(PresetMixin):
         weights = self._weights(given)
         # the contrast of a sequence occurs in 2 (S - 1) ordered pairs
         contrast = 2 * (len(given) - 1) * self.contrast.per_sequence(given).sum()
-        parts = [partial(self._between, given, group, phi, weights) for group in _groups(given)]
+        parts = [differentiated(partial(self._between, given, group, phi, weights)) for group in _groups(given)]
         return sum_of_parts(given.padded, parts) + self.contrast_weight * contrast
 
     def terms(self, sequences: Sequence[Tensor], step: int) -> list[VAVATerms]:

@@ -72,14 +72,15 @@ class WeightedSumLoss(TermsLoss):
         if not names:
             raise ValueError(f"weights must not all be 0, found {self.weights}")
         values, metrics = self.call_terms(names, args, kwargs)
-        like = next(iter(values.values())).detach()
-        loss: Tensor | None = None
+        loss, *others = [
+            value if self.weights[name] == 1 else self.weights[name] * value for name, value in values.items()
+        ]
+        for term in others:
+            loss = loss + term
+        like = loss.detach()
         entries: dict[str, Tensor] = {}
         for name in self.terms:
             weight, value = self.weights[name], values.get(name)
-            if value is not None:
-                weighted = value if weight == 1 else weight * value
-                loss = weighted if loss is None else loss + weighted
             # a copy: the mean of a torch loss may hold the memory of all its elements
             raw = like.new_zeros(()) if value is None else value.detach().clone()
             entries |= {f"terms.{name}": raw, f"weighted.{name}": weight * raw}

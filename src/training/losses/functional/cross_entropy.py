@@ -52,7 +52,7 @@ def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:
 def _clear_rows(x: Tensor, rows: Tensor) -> Tensor:
     """A copy of ``x`` that is zero in ``rows`` (boolean ``[N]``), whatever was there.
 
-    For rows whose gradient is zero anyway: the way back needs no mask. Bits are cleared, because a mask that is broadcast
+    For rows whose gradient is zero anyway: the way back needs no mask. Bits are cleared, because to broadcast a mask
     takes five times as long.
     """
     x = x.clone()

@@ -65,7 +65,11 @@ def _is_text(node: ast.expr) -> bool:
 
 
 class Finder(ast.NodeVisitor):
-    """All mutants of a file. Annotations, docstrings, messages and representations are left alone."""
+    """All mutants of a file.
+
+    Annotations, docstrings, messages, representations, plots and ``zip(..., strict=True)`` are left alone: they are no
+    mathematics.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.text = path, path.read_text(encoding="utf-8")
@@ -156,7 +160,7 @@ class Finder(ast.NodeVisitor):
         self.names.pop()
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        if node.name in ("extra_repr", "__repr__"):
+        if node.name in ("extra_repr", "__repr__", "plot"):
             return
         scope, self.scope = self.scope, (node.lineno, node.end_lineno or node.lineno)
         span, self.span = self.span, self.scope
@@ -168,6 +172,10 @@ class Finder(ast.NodeVisitor):
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
+            self.visit(node.value)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg not in ("strict", "use_reentrant", "preserve_rng_state"):
             self.visit(node.value)
 
     def visit_Raise(self, node: ast.Raise) -> None:

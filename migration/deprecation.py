@@ -2,7 +2,8 @@
 
 A statement is found by its bytecode: the frame that executes ``IMPORT_NAME`` knows the module and the names it asks
 for. A module in ``sys.modules`` is noticed, too, because the interpreter reads ``__spec__`` of a cached module at every
-import statement, and twins have ``__spec__`` as a property.
+import statement, and twins have ``__spec__`` as a property. Python 3.10 does so for statements only: there a second
+``importlib.import_module`` of the same old module is silent.
 """
 
 from __future__ import annotations

@@ -268,7 +268,8 @@ def test_imports_and_patches_on_behalf_of_the_user(tmp_path: Path) -> None:
     assert isinstance(ContrastiveLoss, mock.MagicMock)
     """
     lines = run(code, tmp_path, path=[ROOT])
-    assert [line - 5 for _, _, line, _ in lines] == [3, 4, 5]
+    # before 3.11, import_module does not look at a module that is loaded
+    assert [line - 5 for _, _, line, _ in lines] == ([3, 4, 5] if sys.version_info >= (3, 11) else [3, 5])
     assert {file for _, file, *_ in lines} == {str(tmp_path / "script.py")}
     assert [text.partition(" is ")[0] for *_, text in lines] == [
         *["src.training.losses.vicreg_loss"] * 2,

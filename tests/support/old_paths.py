@@ -105,7 +105,11 @@ def _walk(system: str) -> dict[str, Any]:
         }
     owned = {symbol.twin.rpartition(".")[0] for symbol in symbols}
     for number, (path, twin) in enumerate(item for item in catalog.modules.items() if item[1] in owned):
-        run = run_statement(f"import importlib; found = importlib.import_module({path!r})", f"module_{number}")
+        if sys.version_info >= (3, 11):
+            statement = f"import importlib; found = importlib.import_module({path!r})"
+        else:  # import_module does not look at a loaded module there, so that nobody can notice it
+            statement = f"import {path}; import sys; found = sys.modules[{path!r}]"
+        run = run_statement(statement, f"module_{number}")
         run["same"] = run.pop("object") is sys.modules[twin]
         result["modules"][path] = run
     return result

@@ -58,20 +58,15 @@ def tables_at_once(cells: int, device: torch.device) -> int:
     return max(1, TABLE_CELLS.get(device.type, 2**24) // cells)
 
 
-Part = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
-"""The value of a part of a loss at ``x``, and its gradient if that is asked for."""
+Part = Callable[[Tensor, Tensor | None], Tensor]
+"""The value of a part of a loss at ``x``; its gradient is added to the second argument, if there is one."""
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: Sequence[Part]) -> Tensor:
-        total, needed = x.new_zeros(()), ctx.needs_input_grad[0]
-        gradient = torch.zeros_like(x) if needed else None
-        for part in parts:
-            value, slope = part(x.detach(), needed)
-            total += value
-            if gradient is not None and slope is not None:
-                gradient += slope
+        gradient = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        total = torch.stack([part(x.detach(), gradient) for part in parts]).sum()
         ctx.save_for_backward(gradient)
         return total
 
@@ -94,11 +89,13 @@ def sum_of_parts(x: Tensor, parts: Sequence[Part]) -> Tensor:
 def differentiated(part: Callable[[Tensor], Tensor]) -> Part:
     """A part whose gradient autograd takes."""
 
-    def both(x: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
-        with torch.set_grad_enabled(needed):
-            leaf = x.requires_grad_(needed)
+    def both(x: Tensor, gradient: Tensor | None) -> Tensor:
+        with torch.set_grad_enabled(gradient is not None):
+            leaf = x.requires_grad_(gradient is not None)
             value = part(leaf)
-            return value.detach(), torch.autograd.grad(value, leaf)[0] if needed else None
+        if gradient is not None:
+            gradient += torch.autograd.grad(value, leaf)[0]
+        return value.detach()
 
     return both
 

@@ -16,36 +16,40 @@ from .presets import PresetMixin
 from .sequences import (
     DIRECT_LIMIT,
     DISTANCES,
+    Part,
     Sequences,
     cached,
     distances,
     frame_mask,
     squared_distances,
     sum_of_parts,
+    tables_at_once,
 )
 
 __all__ = ["TCCLoss", "tcc_loss"]
 
 
-def _distances_from(sequences: Sequences, x: Tensor, i: int) -> Tensor:
-    """Distances of the frames of sequence ``i`` from those of all, ``[S, N_i, L]``, infinite from padding.
+def _distances_from(sequences: Sequences, x: Tensor, i: int, others: range) -> Tensor:
+    """Distances of the frames of sequence ``i`` from those of others, ``[J, N_i, L]``, infinite from padding.
 
     ``x`` is the padded batch. Each pair is summed as if it were alone (see ``DIRECT_LIMIT``), and the zero distances
     within a sequence come from a call of its own: the numbers do not depend on the company that a sequence is in.
     """
-    length = sequences.lengths[i]
-    own = x[i, :length]
-    if length > DIRECT_LIMIT:
-        found = _gaps(own.expand(len(x), -1, -1), x).add_(cached(_beyond, sequences.lengths, like=x))
-        found[i, :, :length] = distances(own, own)
+    lengths = tuple(sequences.lengths[j] for j in others)
+    own = x[i, : sequences.lengths[i]]
+    if len(own) > DIRECT_LIMIT:
+        y = x[others.start : others.stop]
+        found = _gaps(own.expand(len(y), -1, -1), y).add_(cached(_beyond, lengths, x.shape[1], like=x))
+        if i in others:
+            found[others.index(i), :, : len(own)] = distances(own, own)
         return found
-    rest = [(x[j, :n], sequences.longest - n) for j, n in enumerate(sequences.lengths)]
+    rest = [(x[j, :n], x.shape[1] - n) for j, n in zip(others, lengths, strict=True)]
     return torch.stack([F.pad(distances(own, other), (0, more), value=torch.inf) for other, more in rest])
 
 
-def _beyond(lengths: tuple[int, ...]) -> Tensor:
-    """``[S, 1, L]``: infinity behind the lengths, 0 before."""
-    real = frame_mask(lengths, max(lengths))[:, None]
+def _beyond(lengths: tuple[int, ...], size: int) -> Tensor:
+    """``[J, 1, size]``: infinity behind the lengths, 0 before."""
+    real = frame_mask(lengths, size)[:, None]
     return torch.zeros(real.shape).masked_fill(~real, torch.inf)
 
 
@@ -149,25 +153,32 @@ class TCCLoss(PresetMixin):
         if count == 1 and not self.include_self_pairs:
             return given.zero
         with autocast_off(given.padded):
-            total = sum_of_parts(given.padded, [partial(self._from, given, i) for i in range(count)])
+            total = sum_of_parts(given.padded, self._parts(given))
         return total / (count * (count - (not self.include_self_pairs)))
 
-    def _from(self, given: Sequences, i: int, x: Tensor, needed: bool) -> tuple[Tensor, Tensor | None]:
-        """The sum over the pairs ``(i, j)``, and its gradient.
+    def _parts(self, given: Sequences) -> list[Part]:
+        """Each sequence with as many others as the tables allow."""
+        at_once = tables_at_once(given.longest**2, given.padded.device)
+        starts = range(0, len(given), at_once)
+        others = [range(start, min(start + at_once, len(given))) for start in starts]
+        return [partial(self._from, given, i, some) for i in range(len(given)) for some in others]
+
+    def _from(self, given: Sequences, i: int, others: range, x: Tensor, gradient: Tensor | None) -> Tensor:
+        """The sum over the pairs ``(i, j)``; adds its gradient.
 
         The tables are the cost of this loss. With the gradient written out, each is passed a few times only: the
         derivative of a softmax needs no sum over the table, and those of distances are matrix products.
         """
         length = given.lengths[i]
-        own = x[i, :length]
+        own, y = x[i, :length], x[others.start : others.stop]
         scale = 1.0 / (self.temperature * (x.shape[2] if self.scale_by_dim else 1))
-        gaps = _distances_from(given, x, i)
+        gaps = _distances_from(given, x, i, others)
         alpha = self._attention(gaps, scale)
-        z = alpha @ x
+        z = alpha @ y
         # one matrix product for all sequences
         flat = z.flatten(0, 1)
         back = distances(flat, own, direct=True) if length <= DIRECT_LIMIT else _gaps(flat[None], own[None])
-        back = back.view(len(x), length, length)
+        back = back.view(len(y), length, length)
         beta = self._attention(back, scale)
         time = cached(_times, length, self.normalize_timestamps, like=x)
         mean = beta @ time
@@ -177,14 +188,15 @@ class TCCLoss(PresetMixin):
         else:
             missed = (time - mean[..., None]).square()
             spread = (beta * missed).sum(dim=-1)
-        with torch.set_grad_enabled(needed):
-            moments = mean.requires_grad_(needed), spread.requires_grad_(needed)
+        with torch.set_grad_enabled(gradient is not None):
+            moments = mean.requires_grad_(gradient is not None), spread.requires_grad_(gradient is not None)
             errors = self._errors(time, *moments)
-            if not self.include_self_pairs:
-                errors = torch.cat([errors[:i], errors[i + 1 :]])
+            if i in others and not self.include_self_pairs:
+                place = others.index(i)
+                errors = torch.cat([errors[:place], errors[place + 1 :]])
             value = errors.sum() / (length if self.frame_reduction == "mean" else 1)
-        if not needed:
-            return value, None
+        if gradient is None:
+            return value
         at_mean, at_spread = torch.autograd.grad(value, moments)
         mean, spread = mean.detach(), spread.detach()
         if self.variance == "per_column":
@@ -195,24 +207,26 @@ class TCCLoss(PresetMixin):
         pull.addcmul_(missed - spread[..., None], at_spread[..., None]).mul_(beta)
         pull = self._per_gap(pull, back, scale)
         at_z = z * pull.sum(dim=2, keepdim=True) - pull @ own
-        at_own = own * pull.sum(dim=(0, 1))[:, None] - pull.flatten(0, 1).T @ flat
-        gradient = alpha.mT @ at_z
-        pull = torch.baddbmm((at_z * z).sum(dim=2, keepdim=True), at_z, x.mT, beta=-1).mul_(alpha)
+        gradient[i, :length] += own * pull.sum(dim=(0, 1))[:, None] - pull.flatten(0, 1).T @ flat
+        at_y = gradient[others.start : others.stop]
+        at_y += alpha.mT @ at_z
+        pull = (at_z @ y.mT).sub_((at_z * z).sum(dim=2, keepdim=True)).mul_(alpha)
         pull = self._per_gap(pull, gaps, scale)
-        pull[i].diagonal().zero_()
-        at_own += own * pull.sum(dim=(0, 2))[:, None] - (pull @ x).sum(dim=0)
-        gradient += x * pull.sum(dim=1)[..., None] - pull.mT @ own
-        gradient[i, :length] += at_own
-        return value.detach(), gradient
+        if i in others:
+            pull[others.index(i)].diagonal().zero_()
+        at_y += y * pull.sum(dim=1)[..., None] - pull.mT @ own.expand(len(y), -1, -1)
+        gradient[i, :length] += own * pull.sum(dim=(0, 2))[:, None] - (pull @ y).sum(dim=0)
+        return value.detach()
 
     def _attention(self, gaps: Tensor, scale: float) -> Tensor:
-        return torch.softmax((gaps.square() if self.distance == "squared_euclidean" else gaps) * -scale, dim=-1)
+        logits = (gaps.square() if self.distance == "squared_euclidean" else gaps) * -scale
+        return torch.softmax(logits, dim=-1)
 
     def _per_gap(self, at_logits: Tensor, gaps: Tensor, scale: float) -> Tensor:
         """What ``a - b`` is multiplied with in the gradient of the logits of ``|a - b|``; 0 for a distance of 0."""
         if self.distance == "squared_euclidean":
             return at_logits.mul_(-2 * scale)
-        return at_logits.mul_(-scale).div_(F.threshold_(gaps, 0.0, torch.inf))
+        return at_logits.mul_(-scale).div_(F.threshold(gaps, 0.0, torch.inf, inplace=True))
 
     def _errors(self, time: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
         """The terms of every frame."""

@@ -269,10 +269,11 @@ def test_imports_and_patches_on_behalf_of_the_user(tmp_path: Path) -> None:
     """
     lines = run(code, tmp_path, path=[ROOT])
     # before 3.11, import_module does not look at a module that is loaded
-    assert [line - 5 for _, _, line, _ in lines] == ([3, 4, 5] if sys.version_info >= (3, 11) else [3, 5])
+    expected = [3, 4, 5] if sys.version_info >= (3, 11) else [3, 5]
+    assert [line - 5 for _, _, line, _ in lines] == expected
     assert {file for _, file, *_ in lines} == {str(tmp_path / "script.py")}
     assert [text.partition(" is ")[0] for *_, text in lines] == [
-        *["src.training.losses.vicreg_loss"] * 2,
+        *["src.training.losses.vicreg_loss"] * (len(expected) - 1),
         "src.training.losses.ContrastiveLoss",
     ]
 

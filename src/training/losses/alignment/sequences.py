@@ -66,7 +66,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: Sequence[Part]) -> Tensor:
         gradient = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        total = torch.stack([part(x.detach(), gradient) for part in parts]).sum()
+        with autocast_off(x):
+            total = torch.stack([part(x.detach(), gradient) for part in parts]).sum()
         ctx.save_for_backward(gradient)
         return total
 

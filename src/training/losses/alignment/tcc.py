@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import require_choice, require_number
-from ..functional import autocast_off
 from ..loss_registry import LossRegistry
 from .presets import PresetMixin
 from .sequences import (
@@ -152,9 +151,7 @@ class TCCLoss(PresetMixin):
         count = len(given)
         if count == 1 and not self.include_self_pairs:
             return given.zero
-        with autocast_off(given.padded):
-            total = sum_of_parts(given.padded, self._parts(given))
-        return total / (count * (count - (not self.include_self_pairs)))
+        return sum_of_parts(given.padded, self._parts(given)) / (count * (count - (not self.include_self_pairs)))
 
     def _parts(self, given: Sequences) -> list[Part]:
         """Each sequence with as many others as the tables allow."""

@@ -220,11 +220,11 @@ class VAVALoss(PresetMixin):
         return weights
 
     def _epsilon(self, n: int, m: int) -> float:
-        if self.epsilon == "num_rows":
-            return float(n)
-        if self.epsilon == "prior_scaled":
-            return self.prior_weight * n * m / 4
-        return float(self.epsilon(n, m) if callable(self.epsilon) else self.epsilon)
+        value: Any = self.epsilon(n, m) if callable(self.epsilon) else self.epsilon
+        if isinstance(value, str):
+            value = n if value == "num_rows" else self.prior_weight * n * m / 4
+        require_number("epsilon", value, low=0.0, exclusive=True)
+        return float(value)
 
     def _between(
         self, given: Sequences, group: list[Pair], phi: float, weights: Mapping[Pair, tuple[float, float]], x: Tensor
@@ -246,10 +246,7 @@ class VAVALoss(PresetMixin):
         # a frame more behind those of different lengths spares the plan another copy
         cost = F.pad(gaps, (1, int(ragged), 1, int(ragged)), value=self.virtual_frame_cost)
         cost = torch.cat([cost, cost.mT])
-        real = None
-        if ragged:
-            real = cached(_cells, rows, columns, cost.shape[1], like=cost)
-            cost = cost * real
+        real = cached(_cells, rows, columns, cost.shape[1], like=cost) if ragged else None
         epsilon = cost.new_tensor([self._epsilon(n - 1, m - 1) for n, m in zip(rows, columns, strict=True)])
         plan = sinkhorn_plan(
             cost,

@@ -196,6 +196,14 @@ class Given(str):
         return str(self)
 
 
+def abstract(dotted: str) -> bool:
+    """A class to derive from, of which there are no instances."""
+    module, _, name = dotted.rpartition(".")
+    bodies = [n.body for n in source_of(module).body if isinstance(n, ast.ClassDef) and n.name == name]
+    decorators = [d for body in bodies for n in body if isinstance(n, ast.FunctionDef) for d in n.decorator_list]
+    return any(ast.unparse(decorator) == "abstractmethod" for decorator in decorators)
+
+
 def render_examples(catalog: Catalog, system: str, up: str) -> str:
     """For every old class, the call without optional arguments, before and after."""
     parts = []
@@ -215,7 +223,7 @@ def render_examples(catalog: Catalog, system: str, up: str) -> str:
             except (Untranslatable, Unconvertible) as error:
                 after = f"# left to you, or to the frozen twin {symbol.twin}:\n# {error}"
             else:
-                if picked is not case or case.new is None:
+                if picked is not case or case.new is None or abstract(case.new):
                     continue
                 module, _, name = case.new.rpartition(".")
                 after = f"from {module} import {name}\n\nloss = {call(name, {k: repr(v) for k, v in kwargs.items()})}"
@@ -276,6 +284,16 @@ def docstring(dotted: str) -> str:
     raise SystemExit(f"docs: there is no {dotted}")
 
 
+def with_options(text: str) -> str:
+    """A docstring whose argument ``options`` is followed by those of ``BaseContrastiveLoss``, which takes them."""
+    base = docstring("training.losses.base.base_contrastive.BaseContrastiveLoss")
+    shared = re.search(r"^Args:\n(.*)", base, re.M | re.S)
+    entry = re.search(r"^    options: (?:.*\n)(?:        .*\n)*", text, re.M)
+    if entry is None or shared is None:
+        return text
+    return f"{text[: entry.end()]}{shared[1].rstrip()}\n{text[entry.end() :]}"
+
+
 def summary(dotted: str) -> str:
     text = " ".join(docstring(dotted).split("\n\n")[0].split()).replace("``", "`")
     return re.split(r"(?<=[.])\s|:\s*$", text)[0].rstrip(".:")
@@ -326,7 +344,7 @@ def to_markdown(text: str) -> str:
 
 def render(catalog: Catalog, kind: str, what: str, up: str) -> str:
     if kind == "docstring":
-        return to_markdown(docstring(what))
+        return to_markdown(with_options(docstring(what)))
     name, _, system = what.partition(" ")
     overviews = {"index": render_index, "deviations": render_deviations, "examples": render_examples}
     if what == "guides":

@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,13 +32,25 @@ PLACES = {name: f"training.losses.{module}" for name, module in PUBLIC.items()} 
 RECORDS = {record.name: record for record in reversed(all_records())}
 
 
+def arguments(found: Any) -> list[inspect.Parameter]:
+    """Of a function its own; of a class those of its constructor, whose ``**options`` go on to that of a base."""
+    constructors = [vars(base)["__init__"] for base in getattr(found, "__mro__", ()) if "__init__" in vars(base)]
+    known: dict[str, inspect.Parameter] = {}
+    for function in constructors[:-1] or [found]:
+        own = inspect.signature(function).parameters
+        known = {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD} | known
+        if len(own) == len([p for p in own.values() if p.kind is not p.VAR_KEYWORD]):
+            break
+    return list(known.values())
+
+
 def defaults(name: str) -> dict[str, str]:
     """Argument -> its default as written."""
     found = getattr(importlib.import_module(PLACES[name]), name)
     if not callable(found):
         return {}
     try:
-        parameters = inspect.signature(found).parameters.values()
+        parameters = arguments(found)
     except ValueError:  # no signature: an alias of a built-in type
         return {}
     return {p.name: repr(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
@@ -45,7 +58,7 @@ def defaults(name: str) -> dict[str, str]:
 
 def numeric(record: LossRecord) -> list[str]:
     """Arguments that take a number."""
-    parameters = inspect.signature(type(record.build()).__init__).parameters.values()
+    parameters = arguments(type(record.build()))
     words = ("int", "float")
     return [p.name for p in parameters if any(w in str(p.annotation).replace("|", " ").split() for w in words)]
 

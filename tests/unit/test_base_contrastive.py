@@ -91,11 +91,11 @@ class TestNormalization:
 class TestProjection:
     def test_no_heads_by_default(self) -> None:
         a = features(3, 4)
-        assert Contrast(heads=("vision",)).project(vision=a)[0] is a
+        assert Contrast().project(vision=a)[0] is a
 
     def test_one_head_per_name_in_order(self) -> None:
         torch.manual_seed(0)
-        loss = Contrast(heads=("vision", "text"), input_dim=4, projection_dim=2).double()
+        loss = Contrast(input_dim=4, projection_dim=2).double()
         a, b = loss.project(vision=features(3, 4), text=features(3, 4))
         assert a.shape == b.shape == (3, 2)
         assert not torch.equal(a, b)
@@ -104,7 +104,7 @@ class TestProjection:
     @pytest.mark.parametrize("arguments", [{"input_dim": 3}, {"projection_dim": 3}])
     def test_both_sizes_are_needed(self, arguments: dict[str, int]) -> None:
         with pytest.raises(ValueError, match="belong together"):
-            Contrast(heads=("vision",), **arguments)
+            Contrast(**arguments)
 
     def test_three_layers_have_batch_norm(self) -> None:
         kinds = [type(m).__name__ for m in ProjectionHead(4, 2, hidden_dim=8, layers=3).layers]
@@ -128,20 +128,20 @@ class TestMining:
     def test_hard_negatives_get_their_weight(self) -> None:
         similarity = torch.tensor([[9.0, 1.0, 2.0, 3.0]])
         positive = torch.tensor([[True, False, False, False]])
-        weights = Contrast(hard_negative_percentile=50, hard_negative_weight=4).mine_hard_negatives(
-            similarity, positive
-        )
+        loss = Contrast()
+        loss.init_mining(percentile=50, weight=4)
+        weights = loss.mine_hard_negatives(similarity, positive)
         assert weights.tolist() == [[0.0, 1.0, 4.0, 4.0]]
 
     def test_a_row_without_negatives_is_all_zero(self) -> None:
-        weights = Contrast(hard_negative_percentile=50).mine_hard_negatives(
-            torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)
-        )
+        loss = Contrast()
+        loss.init_mining(percentile=50)
+        weights = loss.mine_hard_negatives(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool))
         assert weights.tolist() == [[0.0, 0.0]]
 
     def test_rejects(self) -> None:
         with pytest.raises(ValueError, match="percentile must be a number at least 0 and at most 100, found 101"):
-            Contrast(hard_negative_percentile=101)
+            Contrast().init_mining(percentile=101)
 
 
 class TestMasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 import training.losses
 from tests.contract.record import LossRecord, all_records
 from tests.contract.test_contract import value
+from training.losses.base import BaseContrastiveLoss, ContrastiveOptions
 from training.losses.base.schedules import CosineRamp, Schedule
 from training.losses.config import (
     PRESETS,
@@ -24,7 +26,9 @@ from training.losses.config import (
     dump_config,
     expand_config,
 )
+from training.losses.contrastive.clip_loss import CLIPLoss
 from training.losses.contrastive.vicreg import VICRegLoss
+from training.losses.loss_registry import LossRegistry
 from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
 
 RECORDS = all_records()
@@ -105,13 +109,14 @@ ERRORS = [
     ({"name": "clip", "kwargs": {"temperature": "1e-8"}}, r"^loss\.kwargs\.temperature: .*text '1e-8'; YAML.*1\.0e-08"),
     ({"type": "geometric_mean", "epsilon": "1e-8"}, r"^loss\.epsilon: expected a number, found the text '1e-8'; YAML"),
     ({"type": "combined", "vicreg_weight": ["1e-1"]}, r"^loss\.vicreg_weight\[0\]: .*write 1\.0e-01"),
-    ({"type": "mse", "use_vicreg": False}, r"^loss\.use_vicreg: unknown key"),
+    ({"type": "mse", "use_vicreg": False}, r"^loss\.use_vicreg: type mse never read this key: remove it"),
     ({"type": "combined", "hierarchy_weight": [1.0]}, r"^loss\.hierarchy_weight: .*'hierarchy_weights'"),
     ({"type": "huber"}, r"^loss\.type: expected one of .*'huber'"),
     ({"type": "hjepa_sigreg", "sigreg_weight": 25.0}, r"^loss\.sigreg_weight: never had an effect"),
     ({"type": "hierarchical_combined", "vicreg_configs": [{"ep": 1}]}, r"^loss\.vicreg_configs\[0\]\.ep: .*'eps'"),
     ({"type": "hierarchical_combined", "vicreg_configs": [3]}, r"^loss\.vicreg_configs\[0\]: expected a mapping"),
-    ({"type": "combined", "apply_vicreg_per_level": 1}, r"^loss\.apply_vicreg_per_level: expected true or false"),
+    ({"type": "combined", "apply_vicreg_per_level": False}, r"^loss\.apply_vicreg_per_level: type combined never read"),
+    ({"type": "cjepa", "detach_targets": False}, r"^loss\.detach_targets: type cjepa never read"),
     ({"type": "cjepa", "contrastive_on_context": "yes"}, r"^loss\.contrastive_on_context: expected one of True, False"),
     ({"name": "clp"}, r"^loss\.name: unknown loss 'clp'; did you mean 'clip'"),
     ({"name": "torch.nn.Linear"}, r"^loss\.name: 'torch\.nn\.Linear' is no loss"),
@@ -228,3 +233,18 @@ def test_a_registered_subclass_dumps_its_own_arguments() -> None:
 def test_public_names() -> None:
     assert training.losses.create_loss_from_config is create_loss_from_config
     assert isinstance(training.losses.create_loss_from_config({"name": "hjepa"}), HJEPALoss)
+
+
+def test_options_of_the_base_class_are_arguments_like_any_other() -> None:
+    shared = inspect.signature(BaseContrastiveLoss.__init__).parameters.keys() - {"self"}
+    assert shared == ContrastiveOptions.__annotations__.keys()
+    for name in ("clip", "simclr", "info_nce", "intra_inter_modal", "hard_negative", "memory_queue", "supcon"):
+        assert config_schema()["$defs"][f"loss_{name}"]["properties"]["kwargs"]["properties"].keys() > shared
+    config = {"name": "clip", "kwargs": {"temperature": 0.1, "label_smoothing": 0.2, "reduction": "sum"}}
+    loss = create_loss_from_config(config)
+    assert isinstance(loss, CLIPLoss)
+    assert (loss.temperature, loss.reduction, dump_config(loss)) == (0.1, "sum", config)
+    with pytest.raises(ConfigError, match=r"loss\.kwargs\.temprature: unknown key; did you mean 'temperature'"):
+        create_loss_from_config({"name": "clip", "kwargs": {"temprature": 0.1}})
+    with pytest.raises(TypeError, match="temprature"):
+        LossRegistry.create("clip", temprature=0.1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base_contrastive import BaseContrastiveLoss, Ids
+from .base_contrastive import BaseContrastiveLoss, ContrastiveOptions, Ids
 from .base_loss import REDUCTIONS, BaseLoss, require_choice, require_features, require_number
 from .base_supervised import BaseSupervisedLoss
 from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
@@ -17,6 +17,7 @@ __all__ = [
     "BaseContrastiveLoss",
     "BaseLoss",
     "BaseSupervisedLoss",
+    "ContrastiveOptions",
     "FeatureQueue",
     "HardNegativeMiningMixin",
     "Ids",

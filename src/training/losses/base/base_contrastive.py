@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,9 +14,23 @@ from .base_loss import BaseLoss, require_features
 from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
 from .output import LossOutput
 
-__all__ = ["BaseContrastiveLoss", "Ids"]
+__all__ = ["BaseContrastiveLoss", "ContrastiveOptions", "Ids"]
 
 Ids = Tensor | Sequence[int] | Sequence[str]
+
+
+class ContrastiveOptions(TypedDict, total=False):
+    """Keyword arguments of ``BaseContrastiveLoss``, which derived losses hand on: ``**options``."""
+
+    temperature: float
+    learnable_temperature: bool
+    normalize: bool
+    eps: float
+    input_dim: int | None
+    projection_dim: int | None
+    hidden_dim: int | None
+    projection_layers: int
+    reduction: str
 
 
 class BaseContrastiveLoss(
@@ -24,20 +38,22 @@ class BaseContrastiveLoss(
 ):
     """Temperature, normalisation, projection heads and hard-negative weights, with InfoNCE and NT-Xent on top.
 
+    ``heads`` names the inputs that get a projection head. Hard negatives: call ``init_mining`` in the constructor.
+
     Args:
         temperature: divides the similarities, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / temperature)``.
+        learnable_temperature: learn ``logit_scale = log(1 / temperature)``, clamped to a scale of 100.
         normalize: compare directions (cosines) and not inner products.
         eps: smallest length that is divided by.
-        heads: names of the inputs that get a projection head, if ``projection_dim`` is given.
         input_dim: width of the features, needed with ``projection_dim``.
-        projection_dim: width behind the heads; default: no heads.
+        projection_dim: width behind the heads ``vision_head`` and ``text_head`` (Linear, ReLU, Linear); default: no
+            heads. They have parameters: give ``loss.parameters()`` to the optimiser.
         hidden_dim: width inside the heads; default: ``input_dim``.
-        projection_layers: 2 or 3.
-        hard_negative_percentile: negatives at or above it (per row) are hard; default: none are.
-        hard_negative_weight: their weight.
+        projection_layers: 2, or 3 (with batch norm).
         reduction: ``mean``, ``sum`` or ``none``.
     """
+
+    heads: ClassVar[tuple[str, ...]] = ("vision", "text")
 
     def __init__(
         self,
@@ -46,22 +62,23 @@ class BaseContrastiveLoss(
         learnable_temperature: bool = False,
         normalize: bool = True,
         eps: float = 1e-12,
-        heads: tuple[str, ...] = (),
         input_dim: int | None = None,
         projection_dim: int | None = None,
         hidden_dim: int | None = None,
         projection_layers: int = 2,
-        hard_negative_percentile: float | None = None,
-        hard_negative_weight: float = 1.0,
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
         self.init_temperature(temperature=temperature, learnable=learnable_temperature)
         self.init_normalization(normalize=normalize, eps=eps)
         self.init_projection(
-            *heads, input_dim=input_dim, projection_dim=projection_dim, hidden_dim=hidden_dim, layers=projection_layers
+            *self.heads,
+            input_dim=input_dim,
+            projection_dim=projection_dim,
+            hidden_dim=hidden_dim,
+            layers=projection_layers,
         )
-        self.init_mining(percentile=hard_negative_percentile, weight=hard_negative_weight)
+        self.init_mining()
 
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -108,13 +125,25 @@ class BaseContrastiveLoss(
     ) -> tuple[Tensor, Tensor]:
         """Cosines ``[B, B]`` (rows: vision, columns: text) behind the heads, and which pairs belong together.
 
+        Args:
+            vision_features: ``[B, D]``.
+            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
+            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+
         Raises:
-            ValueError: the features are no two ``[B, D]`` batches of one shape, or ``match_ids`` does not fit.
+            ValueError: the features are no two ``[B, D]`` batches of one shape with ``B >= 1``, or the ids do not fit.
         """
+        vision, text, ids = self.embed_pairs(vision_features, text_features, match_ids)
+        positive = self.create_positive_mask(len(vision), ids, device=vision.device)
+        return dot_similarity(vision, text), positive
+
+    def embed_pairs(
+        self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Both inputs of ``match_pairs`` behind the heads and normalised, and the ids as numbers."""
         require_features(vision_features=vision_features, text_features=text_features)
-        batch, device = vision_features.shape[0], vision_features.device
-        positive = self.create_positive_mask(batch, match_ids, device=device)
-        return self.compute_similarity(*self.project(vision=vision_features, text=text_features)), positive
+        vision, text = self.normalize(*self.project(vision=vision_features, text=text_features))
+        return vision, text, None if match_ids is None else encode_ids(match_ids, device=vision.device)
 
     def two_way_output(
         self, rows: Tensor, columns: Tensor, num_valid: Tensor | int | None = None, **entries: Tensor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features
-from ..base.base_loss import require_number
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_features, require_number
 from ..functional import info_nce, retrieval_metrics, uniform_targets
 from ..loss_registry import LossRegistry
 
@@ -29,14 +29,10 @@ class CLIPLoss(BaseContrastiveLoss):
     Papers: Radford et al. 2021 (arXiv 2103.00020); InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748).
 
     Args:
-        temperature: ``t``, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100, as in the paper.
         label_smoothing: ``e`` in [0, 1).
-        input_dim: width of the features, if they are to be projected.
-        projection_dim: width behind the two heads ``vision_head`` and ``text_head`` (Linear, ReLU, Linear); default: no
-            heads. The heads have parameters: give ``loss.parameters()`` to the optimiser.
         metrics: report accuracies, recalls and similarities as well.
-        reduction: ``mean`` or ``sum`` over the ``B`` pairs, or ``none`` (``[B]``).
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` (over the ``B`` pairs) of
+            ``BaseContrastiveLoss``.
 
     Returns:
         ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``; with ``metrics`` also ``accuracy_v2t``,
@@ -45,8 +41,7 @@ class CLIPLoss(BaseContrastiveLoss):
         the mean over their positives), ``similarity_gap`` (their difference).
 
     Raises:
-        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
-            ids that do not fit, or logits that are not ``[B, B]``.
+        ValueError: an argument out of range, inputs that ``match_pairs`` rejects, or logits that are not ``[B, B]``.
 
     Differs from the old ``CLIPStyleLoss`` and from the InfoNCE of the old ``ContrastiveLoss``: all positives count (the
     old ones drew one of them at random; this is the expectation), smoothed labels are made for each call (they were
@@ -56,27 +51,15 @@ class CLIPLoss(BaseContrastiveLoss):
     def __init__(
         self,
         *,
-        temperature: float = 0.07,
-        learnable_temperature: bool = False,
         label_smoothing: float = 0.0,
-        input_dim: int | None = None,
-        projection_dim: int | None = None,
         metrics: bool = False,
-        reduction: str = "mean",
+        **options: Unpack[ContrastiveOptions],
     ) -> None:
-        super().__init__(
-            temperature=temperature,
-            learnable_temperature=learnable_temperature,
-            heads=("vision", "text"),
-            input_dim=input_dim,
-            projection_dim=projection_dim,
-            reduction=reduction,
-        )
+        super().__init__(**options)
         require_number("label_smoothing", label_smoothing, low=0.0)
         if label_smoothing >= 1.0:
             raise ValueError(f"label_smoothing must be less than 1, found {label_smoothing!r}")
-        self.label_smoothing = label_smoothing
-        self.metrics = metrics
+        self.label_smoothing, self.metrics = label_smoothing, metrics
 
     def forward(
         self,
@@ -85,12 +68,12 @@ class CLIPLoss(BaseContrastiveLoss):
         match_ids: Ids | None = None,
         logits: Tensor | None = None,
     ) -> LossOutput:
-        """The loss of one batch.
+        """The loss of one batch; inputs as in ``match_pairs``.
 
         Args:
             vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
-            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+            text_features: ``[B, D]``.
+            match_ids: one id per pair.
             logits: ``[B, B]`` similarities made elsewhere, already divided by the temperature. They are used as they
                 are, and the features count for their number only.
         """

@@ -7,8 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_features, require_number
+from ..base import (
+    BaseContrastiveLoss,
+    ContrastiveOptions,
+    Ids,
+    LossOutput,
+    require_choice,
+    require_features,
+    require_number,
+)
 from ..functional import dot_similarity, masked_logsumexp, pair_info_nce, retrieval_accuracy
 from ..loss_registry import LossRegistry
 
@@ -34,8 +43,6 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         loss  = inter + vision_weight * mean of m (vision) + text_weight * mean of m (text)
 
     Args:
-        temperature: ``t``, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
         vision_weight: weight of the vision term, at least 0.
         text_weight: weight of the text term, at least 0.
         positives: ``pooled`` or ``per_pair``.
@@ -43,8 +50,9 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         exclude_same_id: with ``self``, samples of the same id are no negatives.
         average: what the mean of ``l`` divides by: ``terms`` that were summed, or positive ``pairs``.
         metrics: report accuracies as well.
-        reduction: ``mean``, ``sum`` or ``none`` (``[B]``: ``l_i`` of both directions / 2 plus the weighted ``m_i``).
-            With ``mean`` each part is divided by its own number of terms.
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``: ``none``
+            gives ``[B]``, ``l_i`` of both directions / 2 plus the weighted ``m_i``; with ``mean`` each part is divided
+            by its own number of terms.
 
     Returns:
         ``LossOutput`` with ``loss``, ``inter_modal_loss``, ``intra_modal_loss`` (weighted sum), ``loss_v2t``,
@@ -52,8 +60,7 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         ``accuracy_t2v``, ``accuracy`` (a hit on any positive counts).
 
     Raises:
-        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
-            or ids that do not fit.
+        ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
     Differs from the two old classes named ``DecoupledContrastiveLoss``: the one of ``decoupled_contrastive_loss`` is
     ``average="pairs", exclude_same_id=False`` (its mean shrinks with duplicates, which it also pushes apart); the one
@@ -64,8 +71,6 @@ class IntraInterModalLoss(BaseContrastiveLoss):
     def __init__(
         self,
         *,
-        temperature: float = 0.07,
-        learnable_temperature: bool = False,
         vision_weight: float = 0.5,
         text_weight: float = 0.5,
         positives: Literal["pooled", "per_pair"] = "pooled",
@@ -73,64 +78,48 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         exclude_same_id: bool = True,
         average: Literal["terms", "pairs"] = "terms",
         metrics: bool = False,
-        reduction: str = "mean",
+        **options: Unpack[ContrastiveOptions],
     ) -> None:
-        super().__init__(temperature=temperature, learnable_temperature=learnable_temperature, reduction=reduction)
+        super().__init__(**options)
         require_number("vision_weight", vision_weight, low=0.0)
         require_number("text_weight", text_weight, low=0.0)
         require_choice("positives", positives, ("pooled", "per_pair"))
         require_choice("intra_positives", intra_positives, ("self", "same_id"))
         require_choice("average", average, ("terms", "pairs"))
-        self.vision_weight, self.text_weight = vision_weight, text_weight
+        self.vision_weight, self.text_weight, self.average = vision_weight, text_weight, average
         self.positives: Literal["pooled", "per_pair"] = positives
-        self.intra_positives = intra_positives
-        self.exclude_same_id = exclude_same_id
-        self.average = average
-        self.metrics = metrics
+        self.intra_positives, self.exclude_same_id, self.metrics = intra_positives, exclude_same_id, metrics
 
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
-        """The loss of one batch.
-
-        Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
-            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
-        """
-        similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
+        """The loss of one batch; inputs as in ``match_pairs``."""
+        vision, text, ids = self.embed_pairs(vision_features, text_features, match_ids)
+        positive = self.create_positive_mask(len(vision), ids, device=vision.device)
+        similarity = dot_similarity(vision, text)
         logits = self.scale_by_temperature(similarity)
         rows = pair_info_nce(logits, positive, positives=self.positives)
         columns = pair_info_nce(logits.mT, positive.mT, positives=self.positives)
         terms = positive if self.positives == "per_pair" or self.average == "pairs" else ~positive.all(dim=1)
-        inter = self.two_way_output(rows, columns, terms.sum())
-        vision, vision_terms = self._intra(vision_features, positive)
-        text, text_terms = self._intra(text_features, positive)
-        intra_vision = self.apply_reduction(vision, vision_terms)
-        intra_text = self.apply_reduction(text, text_terms)
+        entries = self.two_way_output(rows, columns, terms.sum())
+        inter = entries.pop("loss")
+        intra_vision, intra_text = (self._intra(x, positive) for x in (vision, text))
         intra = self.vision_weight * intra_vision + self.text_weight * intra_text
-        output = self.output(
-            inter.loss + intra,
-            inter_modal_loss=inter.loss,
-            intra_modal_loss=intra,
-            loss_v2t=inter["loss_v2t"],
-            loss_t2v=inter["loss_t2v"],
-            intra_vision_loss=intra_vision,
-            intra_text_loss=intra_text,
-        )
+        entries.update(intra_vision_loss=intra_vision, intra_text_loss=intra_text)
+        output = self.output(inter + intra, inter_modal_loss=inter, intra_modal_loss=intra, **entries)
         if self.metrics:
             v2t, t2v = retrieval_accuracy(similarity, positive), retrieval_accuracy(similarity.mT, positive.mT)
             output.update(accuracy_v2t=v2t, accuracy_t2v=t2v, accuracy=(v2t + t2v) / 2)
         return output
 
-    def _intra(self, features: Tensor, same_id: Tensor) -> tuple[Tensor, Tensor]:
-        """Terms ``[B]`` inside one modality, and the number that their mean is divided by."""
-        logits = self.scale_by_temperature(self.compute_similarity(features, features))
+    def _intra(self, features: Tensor, same_id: Tensor) -> Tensor:
+        """The term inside one modality, reduced."""
+        logits = self.scale_by_temperature(dot_similarity(features, features))
         own = torch.eye(logits.shape[0], dtype=torch.bool, device=logits.device)
         if self.intra_positives == "self":
             negative = ~same_id if self.exclude_same_id else ~own
-            return -F.logsigmoid(logits.diagonal() - masked_logsumexp(logits, negative)), own.sum()
+            return self.apply_reduction(-F.logsigmoid(logits.diagonal() - masked_logsumexp(logits, negative)))
         positive = same_id & ~own
         others = masked_logsumexp(logits, ~own)
-        return ((others[:, None] - logits) * positive).sum(dim=1), positive.sum()
+        return self.apply_reduction(((others[:, None] - logits) * positive).sum(dim=1), positive.sum())
 
 
 @LossRegistry.register("dcl")

@@ -43,8 +43,7 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
         ``negative_similarity`` (the two means).
 
     Raises:
-        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
-            or ids that do not fit.
+        ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
     Differs from the old ``DynamicTemperatureContrastiveLoss``, which is ``include_paired=False`` and
     ``detach_temperature=False``: always the same keys, bounds are checked.
@@ -74,13 +73,7 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
         self.include_paired, self.detach_temperature = include_paired, detach_temperature
 
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
-        """The loss of one batch.
-
-        Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
-            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
-        """
+        """The loss of one batch; inputs as in ``match_pairs``."""
         similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
         own = torch.eye(positive.shape[0], dtype=torch.bool, device=positive.device)
         positive_similarity = _masked_mean(similarity, positive if self.include_paired else positive & ~own)

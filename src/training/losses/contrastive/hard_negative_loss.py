@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_number
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_number
 from ..functional import pair_info_nce
 from ..loss_registry import LossRegistry
 
@@ -39,22 +40,19 @@ class HardNegativeLoss(BaseContrastiveLoss):
     Robinson et al. 2021 (arXiv 2010.04592), whose weights are not these.
 
     Args:
-        temperature: ``t``, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
         hard_negative_weight: ``w``, greater than 0; below 1 it plays hard negatives down.
         mining: see above.
         semi_hard_margin: width of the band, in cosine.
         hard_fraction: in (0, 1].
         hard_negative_percentile: 0 to 100.
-        reduction: ``mean`` (over the pairs of anchors with negatives), ``sum`` or ``none`` (``[B]``, summed over the
-            positives of the anchor).
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; ``mean`` is
+            over the pairs of anchors with negatives, ``none`` (``[B]``) sums over the positives of the anchor.
 
     Returns:
         ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``.
 
     Raises:
-        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
-            or ids that do not fit.
+        ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
     Differs from the old ``HardNegativeMiningContrastiveLoss``: a batch without negatives gives a zero that keeps the
     graph (it raised), low temperatures do not overflow, unknown strategies and short id lists are errors.
@@ -63,37 +61,23 @@ class HardNegativeLoss(BaseContrastiveLoss):
     def __init__(
         self,
         *,
-        temperature: float = 0.07,
-        learnable_temperature: bool = False,
         hard_negative_weight: float = 2.0,
         mining: Literal["semi_hard", "hard", "percentile", "none"] = "semi_hard",
         semi_hard_margin: float = 0.2,
         hard_fraction: float = 0.1,
         hard_negative_percentile: float = 90.0,
-        reduction: str = "mean",
+        **options: Unpack[ContrastiveOptions],
     ) -> None:
+        super().__init__(**options)
         require_choice("mining", mining, ("semi_hard", "hard", "percentile", "none"))
         require_number("hard_negative_weight", hard_negative_weight, low=0.0, exclusive=True)
         require_number("semi_hard_margin", semi_hard_margin, low=0.0)
         require_number("hard_fraction", hard_fraction, low=0.0, high=1.0, exclusive=True)
-        super().__init__(
-            temperature=temperature,
-            learnable_temperature=learnable_temperature,
-            hard_negative_percentile=hard_negative_percentile,
-            hard_negative_weight=hard_negative_weight,
-            reduction=reduction,
-        )
-        self.mining = mining
-        self.semi_hard_margin, self.hard_fraction = semi_hard_margin, hard_fraction
+        self.init_mining(percentile=hard_negative_percentile, weight=hard_negative_weight)
+        self.mining, self.semi_hard_margin, self.hard_fraction = mining, semi_hard_margin, hard_fraction
 
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
-        """The loss of one batch.
-
-        Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
-            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
-        """
+        """The loss of one batch; inputs as in ``match_pairs``."""
         similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
         # an anchor without negatives has terms of exactly zero
         counted = positive & ~positive.all(dim=1, keepdim=True)

@@ -89,9 +89,7 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         project_vicreg: bool = True,
         metrics: bool = False,
     ) -> None:
-        super().__init__(
-            temperature=temperature, heads=("vision", "text"), input_dim=input_dim, projection_dim=projection_dim
-        )
+        super().__init__(temperature=temperature, input_dim=input_dim, projection_dim=projection_dim)
         if pretrain_steps is None and alignment_threshold is None:
             raise ValueError("pretrain_steps and alignment_threshold must not both be None")
         if pretrain_steps is not None:

@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_number
-from ..functional import pair_info_nce, retrieval_accuracy, uniform_targets
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_number
+from ..functional import dot_similarity, pair_info_nce, retrieval_accuracy, uniform_targets
 from ..loss_registry import LossRegistry
 
 __all__ = ["InfoNCELoss"]
@@ -33,14 +34,12 @@ class InfoNCELoss(BaseContrastiveLoss):
     Paper: van den Oord et al. 2018 (arXiv 1807.03748).
 
     Args:
-        temperature: ``t``, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
         positives: ``all``, or ``random``: one positive per row, column and distance, drawn anew in each call.
         denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.
         alignment: ``cosine`` or ``mse``.
         alignment_weight: at least 0.
         metrics: report accuracy and similarities as well.
-        reduction: ``mean`` or ``sum`` over the ``B`` pairs, or ``none`` (``[B]``).
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``.
 
     Returns:
         ``LossOutput`` with ``loss``, ``infonce``, ``alignment`` (not weighted), ``loss_v2t``, ``loss_t2v``,
@@ -48,8 +47,7 @@ class InfoNCELoss(BaseContrastiveLoss):
         the mean cosines ``similarity_positive``, ``similarity_negative`` (0 without negatives), ``similarity_gap``.
 
     Raises:
-        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
-            or ids that do not fit.
+        ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
     Differs from the old ``SimpleContrastiveLoss``, which is ``alignment="mse", alignment_weight=0.5``: all positives
     count (it drew one, from the global generator), similarities are cosines, and its keyword ``decor_loss`` is gone:
@@ -59,24 +57,21 @@ class InfoNCELoss(BaseContrastiveLoss):
     def __init__(
         self,
         *,
-        temperature: float = 0.07,
-        learnable_temperature: bool = False,
         positives: Literal["all", "random"] = "all",
         denominator: Literal["all", "own_positive"] = "all",
         alignment: Literal["cosine", "mse"] = "cosine",
         alignment_weight: float = 0.0,
         metrics: bool = False,
-        reduction: str = "mean",
+        **options: Unpack[ContrastiveOptions],
     ) -> None:
-        super().__init__(temperature=temperature, learnable_temperature=learnable_temperature, reduction=reduction)
+        super().__init__(**options)
         require_choice("positives", positives, ("all", "random"))
         require_choice("denominator", denominator, ("all", "own_positive"))
         require_choice("alignment", alignment, ("cosine", "mse"))
         require_number("alignment_weight", alignment_weight, low=0.0)
-        self.positives = positives
+        self.positives, self.metrics = positives, metrics
         self.denominator: Literal["all", "own_positive"] = denominator
         self.alignment, self.alignment_weight = alignment, alignment_weight
-        self.metrics = metrics
 
     def forward(
         self,
@@ -85,34 +80,32 @@ class InfoNCELoss(BaseContrastiveLoss):
         match_ids: Ids | None = None,
         generator: torch.Generator | None = None,
     ) -> LossOutput:
-        """The loss of one batch.
+        """The loss of one batch; inputs as in ``match_pairs``.
 
         Args:
             vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
-            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+            text_features: ``[B, D]``.
+            match_ids: one id per pair.
             generator: source of the draws for ``positives="random"``, on the device of the features.
         """
-        similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
+        vision, text, ids = self.embed_pairs(vision_features, text_features, match_ids)
+        positive = self.create_positive_mask(len(vision), ids, device=vision.device)
+        similarity = dot_similarity(vision, text)
         logits = self.scale_by_temperature(similarity)
         rows = self._direction(logits, positive, generator)
         columns = self._direction(logits.mT, positive.mT, generator)
         distance = 1 - similarity
         if self.alignment == "mse":
             # the length of a zero vector is 0 after normalisation, so the squares are not always 1
-            squares = [x.square().sum(dim=1) for x in self.normalize(vision_features, text_features)]
-            distance = (squares[0][:, None] + squares[1] - 2 * similarity) / vision_features.shape[1]
+            squares = [x.square().sum(dim=1) for x in (vision, text)]
+            distance = (squares[0][:, None] + squares[1] - 2 * similarity) / vision.shape[1]
         chosen = uniform_targets(self._choose(positive, generator), distance.dtype)
         alignment = self.apply_reduction((distance * chosen).sum(dim=1))
-        contrast = self.two_way_output(rows, columns)
-        output = self.output(
-            contrast.loss + self.alignment_weight * alignment,
-            infonce=contrast.loss,
-            alignment=alignment,
-            loss_v2t=contrast["loss_v2t"],
-            loss_t2v=contrast["loss_t2v"],
-            temperature=torch.as_tensor(self.temperature, dtype=logits.dtype, device=logits.device),
-        )
+        parts = self.two_way_output(rows, columns)
+        contrast = parts.pop("loss")
+        temperature = torch.as_tensor(self.temperature, dtype=logits.dtype, device=logits.device)
+        loss = contrast + self.alignment_weight * alignment
+        output = self.output(loss, infonce=contrast, alignment=alignment, **parts, temperature=temperature)
         if self.metrics:
             output.update(self.measure(similarity, positive))
         return output

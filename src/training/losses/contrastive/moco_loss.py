@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_choice, require_features
-from ..functional import bank_logsumexp, dot_similarity, encode_ids, pair_info_nce
+from ..base import BaseContrastiveLoss, ContrastiveOptions, FeatureQueue, Ids, LossOutput, require_choice
+from ..functional import bank_logsumexp, dot_similarity, pair_info_nce
 from ..loss_registry import LossRegistry
 
 __all__ = ["MemoryQueueLoss", "QueueMixin"]
@@ -55,23 +56,18 @@ class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
     Args:
         embed_dim: width of the features (behind the heads); default: ``projection_dim``.
         queue_size: entries per modality.
-        temperature: ``t``, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
         denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.
         average: ``anchors`` (as above), or ``pairs``: ``sum`` over the positives instead of their mean, and the mean
             divides by the number of positive pairs, so that a sample with many positives weighs more.
         mask_same_id: entries of the query's own id are no negatives.
-        input_dim: width of the features, if they are to be projected.
-        projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads.
-        reduction: ``mean``, ``sum`` or ``none`` (``[B]``).
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``.
 
     Returns:
         ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``, ``temperature`` and ``queue_fill`` (share of the queue
         that was filled before this batch).
 
     Raises:
-        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``
-            and the width of the queue, or ids that do not fit.
+        ValueError: an argument out of range, inputs that ``match_pairs`` rejects, or of another width than the queue.
 
     Differs from the old ``MemoryQueueContrastiveLoss``: only filled entries count and at full weight (the old one began
     with random ones, scaled their logits and raised the temperature while they were replaced), ids are stored,
@@ -84,25 +80,15 @@ class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
         *,
         embed_dim: int | None = None,
         queue_size: int = 8192,
-        temperature: float = 0.07,
-        learnable_temperature: bool = False,
         denominator: Literal["all", "own_positive"] = "all",
         average: Literal["anchors", "pairs"] = "anchors",
         mask_same_id: bool = True,
-        input_dim: int | None = None,
-        projection_dim: int | None = None,
-        reduction: str = "mean",
+        **options: Unpack[ContrastiveOptions],
     ) -> None:
-        super().__init__(
-            temperature=temperature,
-            learnable_temperature=learnable_temperature,
-            heads=("vision", "text"),
-            input_dim=input_dim,
-            projection_dim=projection_dim,
-            reduction=reduction,
-        )
+        super().__init__(**options)
         require_choice("denominator", denominator, ("all", "own_positive"))
         require_choice("average", average, ("anchors", "pairs"))
+        projection_dim = options.get("projection_dim")
         width = projection_dim if embed_dim is None else embed_dim
         if width is None or (projection_dim is not None and width != projection_dim):
             raise ValueError(
@@ -114,14 +100,7 @@ class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
         self.init_queues("vision", "text", size=queue_size, dim=width, mask_same_id=mask_same_id)
 
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
-        """The loss of one batch; in train mode the queues take it up afterwards.
-
-        Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
-            match_ids: one id per pair, integers (tensor or list) or strings, equal ids being positives; also the ids
-                under which the batch is stored.
-        """
+        """The loss of one batch (inputs as in ``match_pairs``), which the queues take up afterwards in train mode."""
         v, t, ids = self._embed(vision_features, text_features, match_ids)
         positive = self.create_positive_mask(v.shape[0], ids, device=v.device)
         logits = self.scale_by_temperature(dot_similarity(v, t))
@@ -153,11 +132,11 @@ class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
     def _embed(
         self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        require_features(vision_features=vision_features, text_features=text_features)
-        v, t = self.normalize(*self.project(vision=vision_features, text=text_features))
-        if v.shape[1] != self.text_queue.dim:
-            raise ValueError(f"features must have the width of the queue, {self.text_queue.dim}, found {v.shape[1]}")
-        return v, t, None if match_ids is None else encode_ids(match_ids, device=v.device)
+        embedded = self.embed_pairs(vision_features, text_features, match_ids)
+        if embedded[0].shape[1] != self.text_queue.dim:
+            found = embedded[0].shape[1]
+            raise ValueError(f"features must have the width of the queue, {self.text_queue.dim}, found {found}")
+        return embedded
 
     def _store(self, v: Tensor, t: Tensor, ids: Tensor | None) -> None:
         self.vision_queue.enqueue(v.detach(), ids)

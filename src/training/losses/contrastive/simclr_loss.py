@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, LossOutput, require_features
+from ..base import BaseContrastiveLoss, ContrastiveOptions, LossOutput, require_features
 from ..functional import dot_similarity
 from ..loss_registry import LossRegistry
 
@@ -28,15 +29,10 @@ class SimCLRLoss(BaseContrastiveLoss):
     Paper: Chen et al. 2020 (arXiv 2002.05709; there ``t = 0.5`` for small models, 0.1 for large ones).
 
     Args:
-        temperature: ``t``, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
-        normalize: compare directions.
-        eps: smallest length that is divided by.
-        input_dim: width of the features, if they are to be projected.
-        projection_dim: width behind the heads ``vision_head`` (for ``z_a``) and ``text_head`` (for ``z_b``); default:
-            no heads. For two views of one modality use one head in the model instead.
         metrics: report accuracy and similarities as well.
-        reduction: ``mean`` or ``sum`` over the ``2B`` rows, or ``none`` (``[2B]``, the rows of ``z_a`` first).
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` (over the ``2B`` rows; ``none`` gives
+            ``[2B]``, the rows of ``z_a`` first) of ``BaseContrastiveLoss``. ``vision_head`` is for ``z_a``,
+            ``text_head`` for ``z_b``; for two views of one modality use one head in the model instead.
 
     Returns:
         ``LossOutput`` with ``loss``; with ``metrics`` also ``accuracy`` (share of rows whose partner is strictly more
@@ -52,28 +48,8 @@ class SimCLRLoss(BaseContrastiveLoss):
     negatives (one sample) the loss is a zero that keeps the graph.
     """
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.07,
-        learnable_temperature: bool = False,
-        normalize: bool = True,
-        eps: float = 1e-12,
-        input_dim: int | None = None,
-        projection_dim: int | None = None,
-        metrics: bool = False,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__(
-            temperature=temperature,
-            learnable_temperature=learnable_temperature,
-            normalize=normalize,
-            eps=eps,
-            heads=("vision", "text"),
-            input_dim=input_dim,
-            projection_dim=projection_dim,
-            reduction=reduction,
-        )
+    def __init__(self, *, metrics: bool = False, **options: Unpack[ContrastiveOptions]) -> None:
+        super().__init__(**options)
         self.metrics = metrics
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> LossOutput:

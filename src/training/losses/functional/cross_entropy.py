@@ -14,6 +14,7 @@ __all__ = [
     "info_nce",
     "nt_xent",
     "reduce",
+    "self_logits",
     "smooth_targets",
     "soft_cross_entropy",
     "supervised_contrastive",
@@ -119,15 +120,20 @@ def info_nce(
     if negative_lse is not None:
         denominator = torch.logaddexp(denominator, negative_lse)
     if positive is None:
-        matched = logits.diagonal()
-        counted = None
+        matched, none = logits.diagonal(), None
     else:
-        matched = (logits * uniform_targets(positive, logits.dtype)).sum(dim=1)
-        counted = positive.any(dim=1)
+        count = positive.sum(dim=1)
+        matched, none = (logits * positive).sum(dim=1) / count.clamp(min=1), count == 0
     if label_smoothing:
         matched = (1.0 - label_smoothing) * matched + label_smoothing * logits.mean(dim=1)
     loss = denominator - matched
-    return loss if counted is None else torch.where(counted, loss, torch.zeros_like(loss))
+    return loss if none is None else loss.masked_fill(none, 0.0)
+
+
+def self_logits(z: Tensor, temperature: float | Tensor) -> Tensor:
+    """Inner products of all rows over the temperature, ``[N, N]``; those with itself count nothing in a softmax."""
+    logits = dot_similarity(z, z) / temperature
+    return logits.fill_diagonal_(torch.finfo(logits.dtype).min)
 
 
 def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:
@@ -145,9 +151,7 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, *, redu
     if z_a.shape != z_b.shape or z_a.dim() != 2:
         raise ValueError(f"z_a and z_b must both be [B, D], found {list(z_a.shape)} and {list(z_b.shape)}")
     batch = z_a.shape[0]
-    z = torch.cat([z_a, z_b])
-    logits = dot_similarity(z, z) / temperature
-    logits = logits.masked_fill(torch.eye(2 * batch, dtype=torch.bool, device=z.device), float("-inf"))
+    logits = self_logits(torch.cat([z_a, z_b]), temperature)
     matched = torch.cat([logits.diagonal(batch), logits.diagonal(-batch)])
     return reduce(torch.logsumexp(logits, dim=1) - matched, reduction)
 
@@ -174,12 +178,6 @@ def supervised_contrastive(
         raise ValueError(
             f"features must be [N, D] and labels [N], found {list(features.shape)} and {list(labels.shape)}"
         )
-    logits = dot_similarity(features, features) / temperature
-    own = torch.eye(features.shape[0], dtype=torch.bool, device=features.device)
-    positive = match_mask(labels) & ~own
-    denominator = torch.logsumexp(logits.masked_fill(own, float("-inf")), dim=1)
-    matched = (logits * uniform_targets(positive, logits.dtype)).sum(dim=1)
-    counted = positive.any(dim=1)
-    # a lone row has an empty denominator (-inf), which must not reach the gradient
-    loss = torch.where(counted, denominator.masked_fill(~counted, 0.0) - matched, torch.zeros_like(matched))
-    return reduce(loss, reduction, counted.sum())
+    positive = match_mask(labels).fill_diagonal_(False)
+    loss = info_nce(self_logits(features, temperature), positive)
+    return reduce(loss, reduction, positive.any(dim=1).sum())

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_features, require_number
-from ..functional import encode_ids, info_nce, nt_xent, retrieval_metrics, supervised_contrastive
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_number
+from ..functional import dot_similarity, info_nce, nt_xent, retrieval_metrics, supervised_contrastive
 from ..loss_registry import LossRegistry
 
 __all__ = ["MixedContrastiveLoss"]
@@ -31,12 +32,9 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
     Args:
         weights: ``a``, ``b``, ``c`` under the names ``infonce`` (0.4), ``nt_xent`` (0.3), ``supervised`` (0.3). The
             last term is 0 in calls without ``labels``; the other weights stay as they are.
-        temperature: ``t``.
-        input_dim: width of the features, if they are to be projected.
-        projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads. The heads have
-            parameters: give ``loss.parameters()`` to the optimiser.
         metrics: report accuracies and recalls as well.
-        reduction: ``mean`` or ``sum`` over the rows of each term (``B`` for InfoNCE, ``2B`` for the others).
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; the last
+            is ``mean`` or ``sum``, over the ``B`` rows of InfoNCE and the ``2B`` rows of the other terms.
 
     Shapes: ``vision_features``, ``text_features`` ``[B, D]``; ``match_ids``: one id per pair; ``labels`` int64 ``[B]``
     or ``[B, 1]``.
@@ -59,20 +57,11 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
         self,
         *,
         weights: Mapping[str, float] | None = None,
-        reduction: str = "mean",
-        temperature: float = 0.07,
         metrics: bool = False,
-        input_dim: int | None = None,
-        projection_dim: int | None = None,
+        **options: Unpack[ContrastiveOptions],
     ) -> None:
-        require_choice("reduction", reduction, ("mean", "sum"))
-        super().__init__(
-            heads=("vision", "text"),
-            reduction=reduction,
-            temperature=temperature,
-            projection_dim=projection_dim,
-            input_dim=input_dim,
-        )
+        super().__init__(**options)
+        require_choice("reduction", self.reduction, ("mean", "sum"))
         self.weights = {"infonce": 0.4, "nt_xent": 0.3, "supervised": 0.3} | dict(weights or {})
         for name, weight in self.weights.items():
             require_choice("a name in weights", name, ("infonce", "nt_xent", "supervised"))
@@ -87,12 +76,10 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
         labels: Tensor | None = None,
     ) -> LossOutput:
         """The loss of one batch of pairs."""
-        require_features(vision_features=vision_features, text_features=text_features)
-        batch, device = vision_features.shape[0], vision_features.device
-        ids = None if match_ids is None else encode_ids(match_ids, device=device)
-        positive = None if ids is None else self.create_positive_mask(batch, ids, device=device)
-        v, t = self.normalize(*self.project(vision=vision_features, text=text_features))
-        logits = self.scale_by_temperature(self.compute_similarity(v, t))
+        v, t, ids = self.embed_pairs(vision_features, text_features, match_ids)
+        batch = len(v)
+        positive = None if ids is None else self.create_positive_mask(batch, ids, device=v.device)
+        logits = self.scale_by_temperature(dot_similarity(v, t))
         rows, columns = info_nce(logits, positive), info_nce(logits.mT, None if positive is None else positive.mT)
         terms = {"infonce": (self.apply_reduction(rows) + self.apply_reduction(columns)) / 2}
         if ids is None:

@@ -7,12 +7,21 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_choice, require_features, require_number
+from ..base import (
+    BaseContrastiveLoss,
+    ContrastiveOptions,
+    Ids,
+    LossOutput,
+    require_choice,
+    require_features,
+    require_number,
+)
 from ..functional import (
     dot_similarity,
     encode_ids,
-    masked_logsumexp,
+    info_nce,
     match_mask,
     supervised_contrastive,
     uniform_targets,
@@ -42,8 +51,6 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     Paper: Khosla et al. 2020 (arXiv 2004.11362).
 
     Args:
-        temperature: greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / temperature)``, clamped to a scale of 100.
         contrast_mode: ``all``, ``cross``, ``intra`` or ``joint``.
         base_temperature: scale the loss by ``temperature / base_temperature`` as the reference code of the paper does;
             default: no scaling.
@@ -51,11 +58,9 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
         include_paired: the partner ``(i, i)`` is a positive of the cross part. Without it, partners repel each other.
         log_epsilon: added inside the logarithm, relative to the most similar entry of the row (the sample itself in the
             intra parts); flattens the loss at low temperatures. The default is 0.
-        input_dim: width of the features, if they are to be projected.
-        projection_dim: width behind the heads ``vision_head`` and ``text_head``; default: no heads.
         metrics: report the ranking accuracy as well.
-        reduction: ``mean`` (each part over its anchors with positives), ``sum``, or ``none`` (``[B]``; ``[2B]`` for
-            ``joint``).
+        options: ``temperature``, heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; each part is
+            reduced over its anchors with positives, ``none`` gives ``[B]`` (``[2B]`` for ``joint``).
 
     Returns:
         ``LossOutput`` with ``loss``, and unless ``joint`` with ``intra_vision_loss``, ``intra_text_loss`` and
@@ -75,37 +80,23 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     def __init__(
         self,
         *,
-        temperature: float = 0.07,
-        learnable_temperature: bool = False,
         contrast_mode: Literal["all", "cross", "intra", "joint"] = "all",
         base_temperature: float | None = None,
         similarity_threshold: float = 0.5,
         include_paired: bool = True,
         log_epsilon: float = 0.0,
-        input_dim: int | None = None,
-        projection_dim: int | None = None,
         metrics: bool = False,
-        reduction: str = "mean",
+        **options: Unpack[ContrastiveOptions],
     ) -> None:
-        super().__init__(
-            temperature=temperature,
-            learnable_temperature=learnable_temperature,
-            heads=("vision", "text"),
-            input_dim=input_dim,
-            projection_dim=projection_dim,
-            reduction=reduction,
-        )
+        super().__init__(**options)
         require_choice("contrast_mode", contrast_mode, ("all", "cross", "intra", "joint"))
         require_number("similarity_threshold", similarity_threshold)
         require_number("log_epsilon", log_epsilon, low=0.0)
         if base_temperature is not None:
             require_number("base_temperature", base_temperature, low=0.0, exclusive=True)
-        self.contrast_mode = contrast_mode
-        self.base_temperature = base_temperature
-        self.similarity_threshold = similarity_threshold
-        self.include_paired = include_paired
-        self.log_epsilon = log_epsilon
-        self.metrics = metrics
+        self.contrast_mode, self.base_temperature = contrast_mode, base_temperature
+        self.similarity_threshold, self.include_paired = similarity_threshold, include_paired
+        self.log_epsilon, self.metrics = log_epsilon, metrics
 
     def forward(
         self,
@@ -135,52 +126,43 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
         vision, text = self.normalize(*self.project(vision=vision_features, text=text_features))
         positive = self._positives(batch, labels, similarity_scores, device)
         weights = self._weights(labels, class_weights, vision)
-        if self.contrast_mode == "joint":
-            output = self._joint(vision, text, labels, weights)
-        else:
-            output = self._parts(vision, text, positive, weights)
+        paired = positive | torch.eye(batch, dtype=torch.bool, device=device)
+        # before there is a graph: sorting takes more memory than the loss
+        metrics = {}
         if self.metrics:
-            own = torch.eye(batch, dtype=torch.bool, device=device)
-            output["ranking_accuracy"] = self.ranking_accuracy(dot_similarity(vision, text), positive | own)
-        return output
-
-    def _parts(self, vision: Tensor, text: Tensor, positive: Tensor, weights: Tensor) -> LossOutput:
-        own = torch.eye(vision.shape[0], dtype=torch.bool, device=vision.device)
-        parts = {
-            name: self.apply_reduction(vision.sum(dim=1) * 0) for name in ("intra_vision", "intra_text", "cross_modal")
-        }
+            metrics["ranking_accuracy"] = self.ranking_accuracy(dot_similarity(vision.detach(), text.detach()), paired)
+        if self.contrast_mode == "joint":
+            return self.output(self._joint(vision, text, labels, weights), **metrics)
+        zero = self.apply_reduction(vision.sum(dim=1) * 0)
+        parts = dict.fromkeys(("intra_vision", "intra_text", "cross_modal"), zero)
+        others = positive.fill_diagonal_(False)
         if self.contrast_mode != "cross":
-            parts["intra_vision"] = self._part(dot_similarity(vision, vision), ~own, positive & ~own, weights)
-            parts["intra_text"] = self._part(dot_similarity(text, text), ~own, positive & ~own, weights)
+            for name, x in (("vision", vision), ("text", text)):
+                logits = self.scale_by_temperature(dot_similarity(x, x))
+                parts[f"intra_{name}"] = self._part(logits, others, weights, without_self=True)
         if self.contrast_mode != "intra":
-            matched = positive | own if self.include_paired else positive & ~own
-            similarity = dot_similarity(vision, text)
-            everything = torch.ones_like(own)
-            parts["cross_modal"] = (
-                self._part(similarity, everything, matched, weights)
-                + self._part(similarity.mT, everything, matched.mT, weights)
-            ) / 2
+            matched = paired if self.include_paired else others
+            logits = self.scale_by_temperature(dot_similarity(vision, text))
+            both = self._part(logits, matched, weights) + self._part(logits.mT, matched.mT, weights)
+            parts["cross_modal"] = both / 2
         count = {"all": 3, "intra": 2, "cross": 1}[self.contrast_mode]
         total = torch.stack(list(parts.values())).sum(dim=0)
-        return self.output(total / count, **{f"{name}_loss": part for name, part in parts.items()})
+        return self.output(total / count, **{f"{name}_loss": part for name, part in parts.items()}, **metrics)
 
-    def _part(self, similarity: Tensor, allowed: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
-        logits = self.scale_by_temperature(similarity)
-        denominator = masked_logsumexp(logits, allowed)
-        if self.log_epsilon:
-            denominator = torch.logaddexp(denominator, logits.detach().amax(dim=1) + math.log(self.log_epsilon))
-        count = positive.sum(dim=1)
-        matched = torch.where(positive, logits, 0.0).sum(dim=1) / count.clamp(min=1)
-        terms = torch.where(count > 0, (denominator - matched) * weights, 0.0)
-        return self.apply_reduction(terms, (count > 0).sum())
+    def _part(self, logits: Tensor, positive: Tensor, weights: Tensor, *, without_self: bool = False) -> Tensor:
+        extra = logits.detach().amax(dim=1) + math.log(self.log_epsilon) if self.log_epsilon else None
+        if without_self:
+            logits.fill_diagonal_(torch.finfo(logits.dtype).min)
+        terms = info_nce(logits, positive, negative_lse=extra) * weights
+        return self.apply_reduction(terms, positive.any(dim=1).sum())
 
-    def _joint(self, vision: Tensor, text: Tensor, labels: Tensor | None, weights: Tensor) -> LossOutput:
+    def _joint(self, vision: Tensor, text: Tensor, labels: Tensor | None, weights: Tensor) -> Tensor:
         if labels is None or labels.dim() != 1:
             raise ValueError("contrast_mode 'joint' needs labels of shape [B]")
         rows = supervised_contrastive(
             torch.cat([vision, text]), torch.cat([labels, labels]), self.temperature, reduction="none"
         )
-        return self.output(self.apply_reduction(rows * weights.repeat(2)))
+        return self.apply_reduction(rows * weights.repeat(2))
 
     def _positives(self, batch: int, labels: Tensor | None, scores: Tensor | None, device: torch.device) -> Tensor:
         if labels is not None:

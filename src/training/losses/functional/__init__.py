@@ -26,6 +26,7 @@ from .multi_positive import masked_logsumexp, pair_info_nce
 from .precision import autocast_off, eps_for, upcast
 from .retrieval import retrieval_accuracy, retrieval_metrics, retrieval_recall
 from .similarity import dot_similarity, encode_ids, l2_normalize, match_mask
+from .soft_dtw import soft_dtw
 from .streaming import bank_logsumexp, bank_logsumexp_max
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "self_logits",
     "smooth_targets",
     "soft_cross_entropy",
+    "soft_dtw",
     "squared_difference",
     "standardize",
     "supervised_contrastive",

@@ -33,6 +33,11 @@ def labelled(*, multi_label: bool = False, class_weights: bool = False) -> Input
     return build
 
 
+def lone(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
+    """All samples but the last two have a label of their own, so that most anchors have no positive."""
+    return labelled()(g, dtype, batch) | {"labels": torch.arange(batch).clamp(max=max(batch - 2, 0))}
+
+
 RECORDS = [
     LossRecord("clip", two_modalities(6), grad=PAIRS, reductions=REDUCTIONS),
     LossRecord(
@@ -187,6 +192,24 @@ RECORDS = [
         variant="joint",
         kwargs={"contrast_mode": "joint", "input_dim": 6, "projection_dim": 3, "metrics": True},
         reductions=REDUCTIONS,
+    ),
+    LossRecord(
+        "supcon",
+        lone,
+        grad=PAIRS,
+        variant="lone",
+        kwargs={"contrast_mode": "intra"},
+        reductions=REDUCTIONS,
+        mean_count=lambda inputs: 2,
+    ),
+    LossRecord(
+        "supcon",
+        lone,
+        grad=PAIRS,
+        variant="lone-joint",
+        kwargs={"contrast_mode": "joint"},
+        reductions=REDUCTIONS,
+        mean_count=lambda inputs: 8,
     ),
     LossRecord(
         "supcon",

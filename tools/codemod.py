@@ -1,9 +1,9 @@
 """Move a repository from the old losses to ``training.losses``: ``python tools/codemod.py PATH...``."""
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from migration.codemod.cli import main
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
-import functools
+import os
 import sys
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
-from ..catalog import Catalog, CatalogError, builtin_catalog, builtin_paths, load_catalog
-from . import config, report
-from .codes import RULES
-from .files import FileError, check_writable, exclusive, journal_directory, replace, uncommitted, undo, write_journal
-from .project import MAX_BYTES, Change, Outcome, Project
-from .rules import NUMBERS, Rules
-from .scout import read_texts, scout
-from .text import Finding
-from .walk import KINDS
+from . import config
+from .closing import closing
+from .config import FORMATS, MAX_BYTES, NUMBERS
+from .errors import FileError
+from .scout import Seen, builtin_texts, read_texts, scout, search
+from .walk import KINDS, walk
+
+TYPE_CHECKING = False  # see scout
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Collection, Sequence
+    from typing import Any
+
+    from .project import Change, Outcome
+    from .rules import Rules
 
 NOTHING, SOMETHING, ERRORS = 0, 1, 2
+_FLAGS = ("--write", "--check", "--diff", "--force")  # they do not matter for the search
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the codemod with ``argv``. Exit codes: 0 nothing to do, 1 something to do or left undone, 2 errors."""
-    options = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(options)
-    except (CatalogError, FileError) as error:
+        survey = _plain(given)
+        if survey is not None and survey.empty:
+            return _nothing(survey, "--write" in given)
+        return _run(_parser().parse_args(given), survey)
+    except FileError as error:
         print(f"codemod: {error}", file=sys.stderr)
         return ERRORS
     except KeyboardInterrupt:
@@ -36,14 +43,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ERRORS
 
 
+def _plain(given: list[str]) -> _Survey | None:
+    """The survey of a run that sets nothing: most of them find nothing, and then no parser is needed."""
+    paths = [argument for argument in given if argument not in _FLAGS] or ["."]
+    if any(path.startswith("-") or not os.path.exists(path) for path in paths) or config.load(paths[0]):
+        return None
+    return _Survey(paths)
+
+
+def _nothing(survey: _Survey, wrote: bool) -> int:
+    sys.stdout.write(closing(len(survey.files), 0, 0, wrote))
+    return NOTHING
+
+
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="codemod",
         description="Move code from the old losses to training.losses. Prints a diff; writes only with --write.",
         epilog="Exit code: 0 nothing to do, 1 something to do or left undone, 2 errors.",
     )
     add = parser.add_argument
-    add("paths", nargs="*", type=Path, metavar="PATH", help="files and directories (default: .); - reads stdin")
+    add("paths", nargs="*", metavar="PATH", help="files and directories (default: .); - reads stdin")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--write", action="store_true", help="write the changes")
     mode.add_argument("--check", action="store_true", help="report without the diff (for CI)")
@@ -52,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     mode.add_argument("--explain", metavar="RULE", help="explain a rule code and exit")
     add("--diff", action="store_true", help="print the diff also with --write or --check")
     add("--force", action="store_true", help="write over uncommitted changes")
-    add("--stdin-filename", type=Path, metavar="NAME", help="name (and place) of what stdin holds")
-    add("--format", choices=report.FORMATS, default="text", help="of the report")
+    add("--stdin-filename", metavar="NAME", help="name (and place) of what stdin holds")
+    add("--format", choices=FORMATS, default="text", help="of the report")
     add("--numbers", choices=NUMBERS, help="rewrite rows of parity exact only, also documented ones (default), or all")
-    add("--catalog", type=Path, action="append", metavar="FILE", help="use this catalog instead; repeatable")
+    add("--catalog", action="append", metavar="FILE", help="use this catalog instead; repeatable")
     add("--select", action="append", metavar="NAME", help="only these systems or symbols")
     add("--ignore", action="append", metavar="NAME", help="not these systems, symbols or rule codes of notes")
     add("--exclude", action="append", metavar="GLOB", help="skip these paths, in the syntax of .gitignore")
@@ -65,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settle(options: argparse.Namespace, start: Path) -> None:
+def _settle(options: argparse.Namespace, start: str) -> None:
     """Fill in what the command line left out: pyproject.toml, then the defaults."""
     defaults = {"numbers": "documented", "max_bytes": MAX_BYTES, "jobs": 1}
     for key, value in {**defaults, **config.load(start)}.items():
@@ -76,7 +98,16 @@ def _settle(options: argparse.Namespace, start: Path) -> None:
 
 
 def _rules(options: argparse.Namespace) -> Rules:
-    catalog: Catalog = load_catalog(options.catalog) if options.catalog else builtin_catalog()
+    from pathlib import Path
+
+    from ..catalog import CatalogError, builtin_catalog, load_catalog
+    from .codes import RULES
+    from .rules import Rules
+
+    try:
+        catalog = load_catalog([Path(file) for file in options.catalog]) if options.catalog else builtin_catalog()
+    except CatalogError as error:
+        raise FileError("TL092", str(error)) from error
     rules = Rules(catalog, options.numbers, tuple(_names(options.select)), tuple(_names(options.ignore)))
     known = {name for s in catalog.symbols for name in (s.system, s.old, s.name, f"{s.system}:{s.old}", *s.all_paths)}
     for name in (*rules.select, *rules.ignore):
@@ -85,25 +116,30 @@ def _rules(options: argparse.Namespace) -> Rules:
     return rules
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, survey: _Survey | None = None) -> int:
     if options.explain:
         return _explain(options.explain)
-    paths: list[Path] = options.paths or [Path()]
-    if str(paths[0]) == "-":
+    paths: list[str] = options.paths or ["."]
+    if paths[0] == "-":
         return _stdin(options)
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):
             raise FileError("TL092", f"{path}: no such file or directory")
     if options.undo:
         return _undo(paths[0])
     _settle(options, paths[0])
-    outcome = _survey(options, paths, _progress())
+    wrote = bool(options.write or options.interactive)
+    if options.catalog or options.select or options.ignore:
+        _rules(options)  # what was named is checked before anything else
+    survey = survey or _Survey(paths, options.catalog, not options.no_gitignore, options.exclude or (), options.jobs)
+    if survey.empty and options.format == "text":
+        return _nothing(survey, wrote)
+    outcome = _decide(survey, options)
     if options.interactive:
         declined = _ask(outcome.changes)
         if declined:
             # what was declined stays everywhere, so everything is decided anew without it
-            outcome = _survey(options, paths, None, declined)
-    wrote = bool(options.write or options.interactive)
+            outcome = _decide(survey, options, declined)
     if wrote:
         _write(outcome, paths[0], options.force)
     outcome.findings = [f for f in outcome.findings if f.code not in _names(options.ignore)]
@@ -113,29 +149,45 @@ def _run(options: argparse.Namespace) -> int:
     return SOMETHING if outcome.left or (outcome.changes and not wrote) else NOTHING
 
 
-def _survey(
-    options: argparse.Namespace,
-    paths: list[Path],
-    progress: Callable[[int, str], None] | None,
-    blocked: Collection[str] = (),
-) -> Outcome:
-    """Look at all files and decide; ``blocked`` symbols stay."""
+class _Survey:
+    """The files of a run and what the first look at them found; the rest of the codemod is loaded if it is needed."""
 
-    def rules() -> Rules:
-        made = _rules(options)
-        made.blocked.update(blocked)
-        return made
+    def __init__(
+        self,
+        paths: Sequence[str],
+        catalog: Sequence[str] = (),
+        gitignore: bool = True,
+        exclude: Sequence[str] = (),
+        jobs: int = 1,
+    ) -> None:
+        self.files: dict[str, str] = {}
+        unreadable: list[tuple[str, OSError]] = []
+        for top in paths:
+            for path, kind in walk(top, lambda *failure: unreadable.append(failure), gitignore, exclude):
+                self.files.setdefault(path, kind)
+        self.look = scout(read_texts(catalog) if catalog else builtin_texts())
+        self.seen: Seen = search(self.look, list(self.files.items()), _progress(), jobs)
+        self.seen.failed += unreadable
 
-    look = scout(read_texts(options.catalog or builtin_paths()))
-    eager = options.catalog or options.select or options.ignore  # what was named is checked before anything else
-    project = Project(
-        rules() if eager else rules, options.max_bytes, not options.no_gitignore, options.exclude or [], look
-    )
-    project.scan(paths, progress, options.jobs)
+    @property
+    def empty(self) -> bool:
+        return not (self.seen.found or self.seen.failed)
+
+
+def _decide(survey: _Survey, options: argparse.Namespace, blocked: Collection[str] = ()) -> Outcome:
+    """Look at the files again and decide; ``blocked`` symbols stay."""
+    from .project import Project
+
+    rules = _rules(options)
+    rules.blocked.update(blocked)
+    project = Project(rules, options.max_bytes, look=survey.look)
+    project.take_up(survey.files, survey.seen)
     return project.finish(project.decide()) if project.outcome.matched else project.outcome
 
 
 def _print(outcome: Outcome, options: argparse.Namespace, wrote: bool) -> None:
+    from . import report
+
     show = options.diff or not (wrote or options.check)
     if options.format == "json":
         sys.stdout.write(report.as_json(outcome, wrote, show))
@@ -176,6 +228,8 @@ def _progress() -> Callable[[int, str], None] | None:
 
 
 def _explain(code: str) -> int:
+    from .codes import RULES
+
     rule = RULES.get(code.upper())
     if rule is None:
         raise FileError("TL092", f"unknown rule {code!r} (known: {', '.join(RULES)})")
@@ -185,12 +239,15 @@ def _explain(code: str) -> int:
 
 def _stdin(options: argparse.Namespace) -> int:
     """Rewrite standard input to standard output; the report goes to stderr."""
-    name = options.stdin_filename or Path("stdin.py")
-    _settle(options, name if name.parent.is_dir() else Path())
+    from . import report
+    from .project import Project
+
+    name: str = options.stdin_filename or "stdin.py"
+    _settle(options, name if os.path.isdir(os.path.dirname(os.path.abspath(name))) else ".")
     project = Project(_rules(options), options.max_bytes)
     data = sys.stdin.buffer.read()
     project.outcome.scanned = 1
-    project.take(str(name), data, KINDS.get(name.suffix, "python"))
+    project.take(name, data, KINDS.get(os.path.splitext(name)[1], "python"))
     outcome = project.finish(project.decide())
     new = outcome.changes[0].new if outcome.changes else data
     sys.stdout.buffer.write(new)
@@ -203,6 +260,8 @@ def _stdin(options: argparse.Namespace) -> int:
 
 def _ask(changes: list[Change]) -> set[str]:
     """Show each diff and ask; returns the symbols of the declined files."""
+    from . import report
+
     declined: set[str] = set()
     everything = False
     for index, change in enumerate(changes):
@@ -222,8 +281,12 @@ def _ask(changes: list[Change]) -> set[str]:
     return declined
 
 
-def _undo(path: Path) -> int:
-    directory = journal_directory(path)
+def _undo(path: str) -> int:
+    from pathlib import Path
+
+    from .files import exclusive, journal_directory, undo
+
+    directory = journal_directory(Path(path))
     with exclusive(directory):
         restored, changed = undo(directory)
     print("".join(f"restored {name}\n" for name in restored) + f"{len(restored)} files restored.")
@@ -232,8 +295,12 @@ def _undo(path: Path) -> int:
     return ERRORS if changed else NOTHING
 
 
-def _write(outcome: Outcome, path: Path, force: bool) -> None:
-    ready = [c for c in outcome.changes if _attempt(outcome, c, functools.partial(check_writable, c.path))]
+def _write(outcome: Outcome, path: str, force: bool) -> None:
+    from pathlib import Path
+
+    from .files import check_writable, exclusive, journal_directory, replace, uncommitted, write_journal
+
+    ready = [c for c in outcome.changes if _attempt(outcome, c, check_writable, c.path)]
     outcome.changes = ready
     if not ready:
         return
@@ -241,17 +308,19 @@ def _write(outcome: Outcome, path: Path, force: bool) -> None:
     if dirty:
         shown = ", ".join(dirty[:5]) + (" ..." if len(dirty) > 5 else "")
         raise FileError("TL096", f"uncommitted changes in {shown}: commit them, or use --force. Nothing was written.")
-    directory = journal_directory(path)
+    directory = journal_directory(Path(path))
     with exclusive(directory):
         write_journal(directory, [(c.path, c.old, c.new) for c in ready])
-        outcome.changes = [c for c in ready if _attempt(outcome, c, functools.partial(replace, c.path, c.new, c.old))]
+        outcome.changes = [c for c in ready if _attempt(outcome, c, replace, c.path, c.new, c.old)]
 
 
-def _attempt(outcome: Outcome, change: Change, action: Callable[[], None]) -> bool:
+def _attempt(outcome: Outcome, change: Change, action: Callable[..., None], *arguments: Any) -> bool:
     """A file that cannot be written is an error of its own and does not end the run."""
     try:
-        action()
+        action(*arguments)
     except FileError as error:
+        from .text import Finding
+
         outcome.findings = [f for f in outcome.findings if f not in change.findings]
         outcome.findings.append(Finding(change.path, 1, 1, error.code, "error", str(error)))
         return False

@@ -1,19 +1,20 @@
-"""Defaults from ``[tool.training-losses.codemod]`` of a pyproject.toml."""
+"""Defaults from ``[tool.training-losses.codemod]`` of a pyproject.toml, and what the settings may be."""
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
-from typing import Any, Final
 
-from .files import FileError
-from .rules import NUMBERS
+from .errors import FileError
+from .walk import parents
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+TYPE_CHECKING = False  # see scout
+if TYPE_CHECKING:
+    from typing import Any, Final
 
+MAX_BYTES: Final = 2_000_000
+NUMBERS: Final = ("exact", "documented", "new")
+FORMATS: Final = ("text", "json", "sarif", "github")
 KEYS: Final[dict[str, type]] = {
     "select": list,
     "ignore": list,
@@ -25,24 +26,30 @@ KEYS: Final[dict[str, type]] = {
 }
 
 
-def load(start: Path) -> dict[str, Any]:
+def load(start: str) -> dict[str, Any]:
     """The table of the nearest pyproject.toml at or above ``start``; catalog paths are relative to its directory.
 
     Raises:
         FileError: the table has an unknown key or a value of another type.
     """
-    directory = start.absolute() if start.is_dir() else start.absolute().parent
-    for folder in (directory, *directory.parents):
-        file = folder / "pyproject.toml"
-        if file.is_file():
+    absolute = os.path.abspath(start)
+    for folder in parents(absolute if os.path.isdir(absolute) else os.path.dirname(absolute)):
+        file = os.path.join(folder, "pyproject.toml")
+        if os.path.isfile(file):
             return _table(file)
     return {}
 
 
-def _table(file: Path) -> dict[str, Any]:
-    text = file.read_text(encoding="utf-8", errors="replace")
+def _table(file: str) -> dict[str, Any]:
+    with open(file, encoding="utf-8", errors="replace") as handle:
+        text = handle.read()
     if "training-losses" not in text:
         return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -57,5 +64,5 @@ def _table(file: Path) -> dict[str, Any]:
         raise FileError("TL090", f"{file}: codemod.numbers must be one of {', '.join(NUMBERS)}")
     settings = {str(key).replace("-", "_"): value for key, value in table.items()}
     if "catalog" in settings:
-        settings["catalog"] = [file.parent / name for name in settings["catalog"]]
+        settings["catalog"] = [os.path.join(os.path.dirname(file), name) for name in settings["catalog"]]
     return settings

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .files import FileError
+from .errors import FileError
 from .jsontext import Node, parse_json
 from .text import Edit, Source, apply
 

@@ -18,17 +18,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+from .errors import FileError
 from .walk import repository_root
 
 JOURNAL: Final = ".training-losses-codemod"
-
-
-class FileError(Exception):
-    """A file cannot be treated; ``code`` is the rule of the report."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)

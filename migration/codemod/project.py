@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import ast
 import copy
-import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..catalog import Symbol
-from .configs import Converter
+from .config import MAX_BYTES
+from .configs import Converter, Result
 from .decide import Analysis, Blocker
 from .documents import Part, document, notebook
-from .files import Encoded, FileError, check_writable, decode, read
+from .errors import FileError
+from .files import Encoded, check_writable, decode, read
+from .places import module_names, package_names
 from .rewrite import Context, Plan, Rewriter
 from .rules import Rules, Target
-from .scout import Scout, of_catalog
+from .scout import Scout, Seen, of_catalog, search
+from .sections import Sections
 from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
-from .walk import module_names, package_names, walk
-
-MAX_BYTES = 2_000_000
+from .walk import walk
 
 
 @dataclass
@@ -87,13 +88,13 @@ class Project:
 
     def __init__(
         self,
-        rules: Rules | Callable[[], Rules],
+        rules: Rules,
         max_bytes: int = MAX_BYTES,
         gitignore: bool = True,
         exclude: Sequence[str] = (),
         look: Scout | None = None,
     ) -> None:
-        self._rules, self.max_bytes, self.gitignore, self.exclude = rules, max_bytes, gitignore, exclude
+        self.rules, self.max_bytes, self.gitignore, self.exclude = rules, max_bytes, gitignore, exclude
         self.outcome = Outcome()
         self.modules: dict[str, Module] = {}
         self.documents: dict[str, list[Module]] = {}
@@ -101,48 +102,30 @@ class Project:
         self.python_files: list[str] = []
         self.look = look or of_catalog(self.rules.catalog)
 
-    @property
-    def rules(self) -> Rules:
-        """The catalog, read when the first file asks for it: most trees never do."""
-        if not isinstance(self._rules, Rules):
-            self._rules = self._rules()
-        return self._rules
-
     # -- reading -------------------------------------------------------------------------------------------------
 
     def error(self, path: str, code: str, message: str, line: int = 1) -> None:
         self.outcome.findings.append(Finding(path, line, 1, code, "error", message))
 
-    def scan(self, paths: Sequence[Path], progress: Callable[[int, str], None] | None = None, jobs: int = 1) -> None:
+    def scan(self, paths: Iterable[Path], progress: Callable[[int, str], None] | None = None, jobs: int = 1) -> None:
         """Read everything below ``paths`` and take up what mentions an old name."""
-        seen: dict[str, str] = {}
+        files: dict[str, str] = {}
         for top in paths:
             for path, kind in walk(top, self._unreadable, self.gitignore, self.exclude):
-                seen.setdefault(path, kind)
-        self.python_files = [path for path, kind in seen.items() if kind == "python"]
-        self.outcome.scanned = len(seen)
-        searched = list(seen.items())
-        if jobs > 1:
-            searched = self._search(searched, jobs)
-        for number, (path, kind) in enumerate(searched):
-            if progress is not None:
-                progress(number, path)
-            self._file(path, kind)
-        if progress is not None:
-            progress(-1, "")
+                files.setdefault(path, kind)
+        self.take_up(files, search(self.look, list(files.items()), progress, jobs))
+
+    def take_up(self, files: Mapping[str, str], seen: Seen) -> None:
+        """Take up what the first look found among the ``files`` (path and kind)."""
+        self.python_files = [path for path, kind in files.items() if kind == "python"]
+        self.outcome.scanned = len(files)
+        for path, error in seen.failed:
+            self._unreadable(path, error)
+        for path in seen.found:
+            self._file(path, files[path])
 
     def _unreadable(self, path: str, error: OSError) -> None:
         self.error(path, "TL092", error.strerror or str(error))
-
-    def _search(self, files: list[tuple[str, str]], jobs: int) -> list[tuple[str, str]]:
-        """Those of ``files`` that match or cannot be read, found by ``jobs`` processes."""
-        from concurrent.futures import ProcessPoolExecutor
-
-        chunks = [files[start::jobs] for start in range(jobs)]
-        with ProcessPoolExecutor(jobs) as pool:
-            done = pool.map(functools.partial(_matching, look=self.look), chunks)
-            found = {path for chunk in done for path in chunk}
-        return [(path, kind) for path, kind in files if path in found]
 
     def _file(self, path: str, kind: str, pattern: re.Pattern[bytes] | None = None) -> None:
         try:
@@ -150,7 +133,7 @@ class Project:
         except FileError as error:
             self.error(path, error.code, str(error))
             return
-        if pattern.search(data) if pattern is not None else self.look.interesting(path, kind, data):
+        if pattern is None or pattern.search(data):
             self.take(path, data, kind)
 
     def take(self, path: str, data: bytes, kind: str) -> None:
@@ -200,7 +183,7 @@ class Project:
         loaded = []
         for part in parts:
             for line, what in part.bad:
-                if self.look.words.search(what.encode()):
+                if self.look.old.words.search(what.encode()):
                     if kind == "notebook":
                         raise FileError("TL090", what.partition(":")[0])
                     self.outcome.findings.append(
@@ -214,7 +197,7 @@ class Project:
 
     def _mention(self, path: str, text: str) -> None:
         for number, line in enumerate(text.splitlines(), 1):
-            found = self.look.words.search(line.encode())
+            found = self.look.old.words.search(line.encode())
             if found and not SKIP.search(line):
                 message = f"mentions {found.group().decode()}; scripts are not edited"
                 self.outcome.findings.append(Finding(path, number, found.start() + 1, "TL045", "left", message))
@@ -388,8 +371,14 @@ class Project:
         for path, modules in self.documents.items():
             plans = [(m, self._document_plan(m, context)) for m in modules]
             self._collect(path, plans, context, "document", noted)
+        used = {
+            self.rules.key(site.symbol)
+            for module in self.modules.values()
+            for site in module.analysis.sites.values()
+            if site.symbol is not None
+        }
         for path, encoded in self.configs.items():
-            self._config(path, encoded)
+            self._config(path, encoded, used)
         self.outcome.findings = sorted(set(self.outcome.findings), key=lambda f: (f.path, f.line, f.column, f.code))
         return self.outcome
 
@@ -435,14 +424,18 @@ class Project:
                 f for s, f in module.analysis.notes if s is not None and self.rules.key(s) in plan.symbols
             ]
 
-    def _config(self, path: str, encoded: Encoded) -> None:
+    def _config(self, path: str, encoded: Encoded, used: set[str]) -> None:
+        def converted(text: str) -> Result:
+            result = Converter(text, path, Path(path).suffix, self.rules).run()
+            return result.joined(Sections(text, path, Path(path).suffix, self.rules, used, self._readers).run())
+
         try:
-            result = Converter(encoded.text, path, Path(path).suffix, self.rules).run()
+            result = converted(encoded.text)
             self.outcome.findings += [f for f in result.findings if f.level != "change"]
             if not result.edits:
                 return
             text = apply(encoded.text, result.edits)
-            again = Converter(text, path, Path(path).suffix, self.rules).run()
+            again = converted(text)
             if again.edits:
                 raise FileError("TL095", "a second run would change the result again")
             changes = [f for f in result.findings if f.level == "change"]
@@ -453,6 +446,24 @@ class Project:
             self.error(path, error.code, str(error))
         except ValueError as error:
             self.error(path, "TL095", str(error))
+
+    def _readers(self, keys: Collection[str]) -> str:
+        """Where Python code reads one of ``keys``, other than the old package itself."""
+        names = "|".join(map(re.escape, sorted(keys)))
+        if not names:
+            return ""
+        pattern = re.compile(rf"""(?:\[|\b(?:get|pop|setdefault)\()\s*(["'])({names})\1|\bloss\.({names})\b""")
+        for path in self.python_files:
+            if self.rules.modules.intersection(module_names(Path(path))):
+                continue
+            try:
+                text = decode(read(path)).text
+            except FileError:
+                continue
+            found = pattern.search(text)
+            if found:
+                return f"{path}:{text.count(chr(10), 0, found.start()) + 1}"
+        return ""
 
     def _left_alone(self, module: Module, context: Context) -> None:
         """Name the imports that stay because of another place."""
@@ -567,18 +578,6 @@ def parse(text: str) -> ast.Module:
         raise FileError("TL090", str(error)) from error
     except (RecursionError, MemoryError) as error:
         raise FileError("TL093", "nested too deeply") from error
-
-
-def _matching(files: list[tuple[str, str]], look: Scout) -> list[str]:
-    """The work of one process of ``_search``."""
-    found = []
-    for path, kind in files:
-        try:
-            if look.interesting(path, kind, read(path)):
-                found.append(path)
-        except FileError:
-            found.append(path)  # the reading process reports it
-    return found
 
 
 def rewrite_text(text: str, rules: Rules, path: str = "<stdin>", kind: str = "python") -> tuple[str, Outcome]:

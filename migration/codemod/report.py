@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from .closing import closing
 from .codes import RULES
 from .project import Change, Outcome
 from .text import Finding
 
-FORMATS = ("text", "json", "sarif", "github")
 _ORDER = ("change", "note", "left", "error")
 
 
@@ -50,14 +50,10 @@ def summary(outcome: Outcome, wrote: bool) -> str:
         for code in sorted(counts, key=lambda c: (order[RULES[c].level], c)):
             lines.append(f"{counts[code]:6d}  {code}  {RULES[code].title}")
         lines.append("")
-    verb = "rewritten" if wrote else "would be rewritten"
     left = sum(f.level == "left" for f in outcome.findings)
     errors = sum(f.level == "error" for f in outcome.findings)
-    closing = f"{outcome.scanned} files read, {outcome.matched} mention old names, {len(outcome.changes)} {verb}"
-    closing += f", {left} places left for you" if left else ""
-    closing += f", {errors} errors" if errors else ""
-    lines.append(closing + ".")
-    return "\n".join(lines) + "\n"
+    lines.append(closing(outcome.scanned, outcome.matched, len(outcome.changes), wrote, left, errors))
+    return "\n".join(lines)
 
 
 def as_json(outcome: Outcome, wrote: bool, show_diff: bool) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from ..catalog import MISSING, Argument, Case, Catalog, Symbol
 
-NUMBERS = ("exact", "documented", "new")
-
 
 @dataclass(frozen=True)
 class Target:

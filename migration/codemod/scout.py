@@ -1,175 +1,438 @@
 """The first look at a file: can it use an old loss at all?
 
-Most files end here, so this part is built for speed: it knows the catalog only by the names in its text, looks for a
-few short strings that every use must contain, and then for an import or a quoted path that mentions them.
+Most files end here, so this part is built for speed. It knows the catalog only by the names in its text, imports next
+to nothing, and searches bytes:
+
+1. Each line with the word ``import`` is looked up among the lines that were seen before; a new one is resolved, if it
+   has a part of an old path in it, by the place of the file.
+2. Quoted paths are searched for when the tree is small, or when a folder, a file or any import in it has the name of
+   their package. So a large tree in which nothing is called ``dynvision`` is not searched for ``"dynvision.base"``.
+
+A path that is put together from pieces is not seen.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from ..catalog import Catalog
+TYPE_CHECKING = False  # typing, re and argparse take as long as the search of a small tree
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-_TOP = re.compile(r"\A(?:(?!\[).*\n?)*")
-_HEADED = re.compile(r"^\[\[(module|symbol)\]\][^\n]*\n((?:(?!\[).*\n?)*)", re.M)
-_ENTRY = re.compile(r"^(old|roots|parents|paths|aliases|exported)\s*=\s*(\[[^\]]*\]|\"[^\"]*\")", re.M)
-_NO_PACKAGE = re.compile(r"^package\s*=\s*false", re.M)
-_CONFIG_NAMES = re.compile(r"^\[config\.names\][^\n]*\n((?:(?!\[).*\n?)*)", re.M)
-_KEYS = re.compile(r"^\s*\"?([\w.-]+)\"?\s*=", re.M)
-_QUOTED = re.compile(r'"([\w.]+)"')
+    from ..catalog import Catalog
+    from .words import OldWords
+
+SMALL = 8_000_000
+"""Trees of less than so many bytes are searched for everything."""
+
+_WORDS = bytes(byte if byte in b"_.;*" or (byte < 128 and chr(byte).isalnum()) else 32 for byte in range(256))
+"""What is no ASCII word, point, star or semicolon becomes white space."""
+_AT_ONCE = 1 << 16
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+
+Relative = tuple[int, str]
 
 
-_BEHIND = tuple(mark + gap + word for mark in (b":", b";") for gap in (b"", b" ") for word in (b"from ", b"import "))
-
-
-@dataclass(frozen=True)
 class Scout:
     """What to look for.
 
-    ``needles``: each Python file that uses an old loss from outside its package contains one, and matches the pattern
-    beside it (it imports, or quotes, something that contains it). ``words``: old names as words, the test for all
-    other files and the last one for Python. ``folders``: names of directories whose files may use an old loss without
-    naming its package (relative imports).
+    Args:
+        modules: dotted paths of old modules and packages.
+        aliased: dotted paths of names that a package re-exported which is itself no old one.
+        texts: the catalogs, from which further names are read when they are needed.
     """
 
-    needles: tuple[tuple[bytes, re.Pattern[bytes]], ...]
-    quoted: tuple[bytes, ...]
-    words: re.Pattern[bytes]
-    configs: re.Pattern[bytes] | None
-    folders: frozenset[str]
+    def __init__(self, modules: set[str], aliased: set[str], texts: Sequence[str]) -> None:
+        self.texts = texts
+        self.full = modules | aliased
+        self.prefixes = {prefix for path in self.full for prefix in prefixes(path)}
+        self.depth = max((path.count(".") for path in self.prefixes), default=0) + 1
+        parts = {part for path in self.full for part in path.split(".")}
+        self.parts = frozenset(part.encode() for part in parts)
+        self.files = frozenset(part + suffix for part in (*parts, "__init__") for suffix in (".py", ".pyi"))
+        self.homes = self.full | {path.rpartition(".")[0] for path in aliased}
+        self.quoted = self._quoted()
+        self.signs: set[bytes] = set()
+        self._old: OldWords | None = None
+        self._verdicts: dict[bytes, bool | tuple[Relative, ...]] = {}
+        self._relatives: dict[tuple[str, tuple[Relative, ...]], bool] = {}
+        self._places: dict[str, bool] = {}
 
-    def python(self, path: str, data: bytes) -> bool:
-        """Whether a Python file deserves to be parsed."""
-        if not self.folders.isdisjoint(path.split(os.sep)[:-1]):
-            return self.words.search(data) is not None
-        for needle, gate in self.needles:
-            if needle in data and (gate.search(data) or gate.search(_head(data)) or self._elsewhere(data)):
-                return self.words.search(data) is not None
-        return False
+    def _quoted(self) -> list[tuple[bytes, tuple[bytes, ...]]]:
+        """The first part of old paths, and strings one of which is in each quoted path with that part."""
+        found: dict[str, set[str]] = {}
+        for path in self.full:
+            first, *rest = path.split(".")
+            heads = found.setdefault(first, set())
+            if first in self.full:
+                heads |= {quote + first + end for quote in "\"'" for end in (quote, ".")}
+            else:
+                heads.add(f"{first}.{rest[0]}")
+            if first == "src":  # a relative path may begin behind it
+                heads.add("." + ".".join(rest[:2]))
+        return [(first.encode(), tuple(head.encode() for head in sorted(heads))) for first, heads in found.items()]
 
-    def _elsewhere(self, data: bytes) -> bool:
-        """Imports in rarer places (behind a colon or semicolon, old line ends), and quoted paths."""
-        if b"\r" in data and data.count(b"\r") > data.count(b"\r\n"):
-            return True
-        return any(mark in data for mark in _BEHIND) or any(path in data for path in self.quoted)
+    @property
+    def old(self) -> OldWords:
+        """Patterns for a closer look, made when they are needed."""
+        if self._old is None:
+            from .words import OldWords
+
+            self._old = OldWords(self.texts, self.full)
+        return self._old
+
+    # -- one file ------------------------------------------------------------------------------------------------
 
     def interesting(self, path: str, kind: str, data: bytes) -> bool:
-        """Whether a file of any kind deserves a second look."""
+        """Whether a file of any kind deserves a second look, by itself."""
+        return self.first(path, kind, data) or (kind == "python" and self.quotes(data, [f for f, _ in self.quoted]))
+
+    def python(self, path: str, data: bytes) -> bool:
+        """Whether a Python file deserves to be parsed, by itself."""
+        return self.interesting(path, "python", data)
+
+    def first(self, path: str, kind: str, data: bytes) -> bool:
+        """Whether a file deserves a second look, quoted paths (``quotes``) aside."""
         if kind == "python":
-            return self.python(path, data)
+            if self._imports(path, data) or (self._at_home(path) and self.old.mentioned(data)):
+                return True
+            return self._inside(path) and (b'".' in data or b"'." in data) and self.old.leaves.search(data) is not None
         if kind == "config":
-            return self.configs is not None and self.configs.search(data) is not None
-        return self.words.search(data) is not None
+            return self.old.in_config(data)
+        return self.old.mentioned(data)
+
+    def quotes(self, data: bytes, firsts: Collection[bytes]) -> bool:
+        """Whether the file may quote an old path whose first part is one of ``firsts``."""
+        if any(first in firsts and any(head in data for head in heads) for first, heads in self.quoted):
+            return self.old.words.search(data) is not None or self.old.leaves.search(data) is not None
+        return False
+
+    # -- places --------------------------------------------------------------------------------------------------
+
+    def _at_home(self, path: str) -> bool:
+        """Whether the file has the place of an old module."""
+        directory, _, name = path.rpartition(os.sep)
+        if name not in self.files:
+            return False
+        parts = _folders(directory)
+        if not name.startswith("__init__."):
+            parts = [*parts, name.rpartition(".")[0]]
+        return self._ends(parts, self.homes)
+
+    def _inside(self, path: str) -> bool:
+        """Whether the file lies in a package on an old path, so that a relative path may be an old one."""
+        directory = path.rpartition(os.sep)[0]
+        inside = self._places.get(directory)
+        if inside is None:
+            parts = _folders(directory)
+            inside = self._places[directory] = any(
+                parts[end - 1] != "src" and self._ends(parts[:end], self.prefixes) for end in range(1, len(parts) + 1)
+            )
+        return inside
+
+    def _ends(self, parts: Sequence[str], known: Collection[str]) -> bool:
+        """Whether the last ones of ``parts`` are in ``known``."""
+        longest = min(self.depth, len(parts))
+        return any(".".join(parts[len(parts) - n :]) in known for n in range(1, longest + 1))
+
+    def _related(self, path: str) -> bool:
+        """Whether ``path`` leads to an old path, is one, or lies below one."""
+        return path in self.prefixes or any(prefix in self.full for prefix in prefixes(path))
+
+    # -- imports -------------------------------------------------------------------------------------------------
+
+    def _imports(self, path: str, data: bytes) -> bool:
+        """Whether an import statement may mean an old path."""
+        verdicts = self._verdicts
+        at = data.find(b"import")
+        while at >= 0:
+            start = data.rfind(b"\n", 0, at) + 1
+            end = data.find(b"\n", at)
+            if end < 0:
+                end = len(data)
+            verdict = verdicts.get(data[start:end])
+            if verdict is None or data.endswith((b"\\\n", b"\\\r\n"), 0, start):
+                start, end = _statement(data, start, at, end)
+                verdict = self._resolve(data[start:end])
+            if verdict is not False and (verdict is True or self._relative(path, verdict)):
+                return True
+            at = data.find(b"import", end)
+        return False
+
+    def _resolve(self, text: bytes) -> bool | tuple[Relative, ...]:
+        """Whether the imports in ``text`` concern us; relative ones are left to the place of the file."""
+        known = self._verdicts.get(text)
+        if known is None:
+            known = self._verdicts[text] = self._concern(text)
+        return known
+
+    def _concern(self, text: bytes) -> bool | tuple[Relative, ...]:
+        tokens = text.replace(b".", b" . ").replace(b";", b" ; ").replace(b"*", b" * ").translate(_WORDS).split()
+        met = self.parts.intersection(tokens)
+        if not met:
+            return False
+        self.signs |= met
+        relative: set[Relative] = set()
+        for level, path in imported(tokens, b"#" in text):
+            if level:
+                relative.add((level, path))
+            elif self._related(path):
+                return True
+        return tuple(sorted(relative)) or False
+
+    def _relative(self, path: str, imports: tuple[Relative, ...]) -> bool:
+        directory = path.rpartition(os.sep)[0]
+        known = self._relatives.get((directory, imports))
+        if known is None:
+            known = self._relatives[directory, imports] = self._leads_here(_folders(directory), imports)
+        return known
+
+    def _leads_here(self, folders: list[str], imports: Iterable[Relative]) -> bool:
+        for level, tail in imports:
+            base = folders[: len(folders) - level + 1]
+            for count in range(1, min(len(base), self.depth) + 1):
+                if self._related(".".join([*base[-count:], tail] if tail else base[-count:])):
+                    return True
+        return False
 
 
-def _head(data: bytes) -> bytes:
-    """The first line, as if another came before it."""
-    return b"\n" + data.lstrip(b"\xef\xbb\xbf").partition(b"\n")[0]
+def imported(tokens: Iterable[bytes], comments: bool) -> list[Relative]:
+    """Level and dotted path of all that may be imported; ``comments``: words of comments may stand between them."""
+    found: list[Relative] = []
+    base: list[str] | None = None
+    reading = ""
+    current: list[str] = []
+    joined = renamed = False
+    for token in tokens:
+        if renamed:
+            renamed = False
+        elif token == b"as":
+            renamed = not comments
+        elif token == b"from":
+            reading, base = "from", []
+        elif token == b"import":
+            reading, current, joined = "import", [], False
+            if base is not None:
+                found.append(_dotted(base))
+            else:
+                base = []
+        elif token == b";":
+            reading, base = "", None
+        elif reading == "from" and base is not None:
+            base.append(token.decode())
+        elif reading and token == b".":
+            joined = True
+        elif reading:
+            current = [*current, token.decode()] if joined else [token.decode()]
+            joined = False
+            if token != b"*":
+                found.append(_dotted([*(base or []), *current]))
+    return found
 
 
-def scout(texts: Iterable[str]) -> Scout:
-    """The scout for catalogs with these texts. It may see more names than there are, never fewer."""
-    modules: set[str] = set()
+def _dotted(parts: Sequence[str]) -> Relative:
+    names = [part for part in parts if part != "."]
+    level = next((n for n, part in enumerate(parts) if part != "."), len(parts))
+    return level, ".".join(names)
+
+
+def _statement(data: bytes, start: int, at: int, end: int) -> tuple[int, int]:
+    """Widen the line ``start`` .. ``end`` over the statement of the ``import`` at ``at``."""
+    while data.endswith((b"\\\n", b"\\\r\n"), 0, start):
+        start = data.rfind(b"\n", 0, start - 1) + 1
+    while data[at:end].rstrip(b"\r").endswith(b"\\") and end < len(data):
+        end = (data.find(b"\n", end + 1) + 1 or len(data) + 1) - 1
+    bracket = data.find(b"(", at, end)
+    if bracket >= 0 and not data[at + len(b"import") : bracket].strip(b" \t\f\\\r\n"):
+        while b")" not in data[bracket:end].rpartition(b"\n")[2].partition(b"#")[0] and end < len(data):
+            end = (data.find(b"\n", end + 1) + 1 or len(data) + 1) - 1
+    return start, end
+
+
+def prefixes(path: str) -> list[str]:
+    """``a``, ``a.b``, ``a.b.c`` of ``a.b.c``."""
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def _folders(directory: str) -> list[str]:
+    return os.path.abspath(directory).split(os.sep)
+
+
+# -- many files -----------------------------------------------------------------------------------------------------
+
+
+class Seen:
+    """What the first look at many files found: the paths to look at again, those that cannot be read, their size."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.failed: list[tuple[str, OSError]] = []
+        self.size = 0
+        self.signs: set[bytes] = set()
+
+    def join(self, other: Seen) -> None:
+        self.found += other.found
+        self.failed += other.failed
+        self.size += other.size
+        self.signs |= other.signs
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file, with as few system calls as will do."""
+    handle = os.open(path, _READ_ONLY)
+    try:
+        data = os.read(handle, _AT_ONCE)
+        if len(data) < _AT_ONCE:
+            return data
+        parts = [data]
+        while data:
+            data = os.read(handle, _AT_ONCE << 4)
+            parts.append(data)
+        return b"".join(parts)
+    finally:
+        os.close(handle)
+
+
+def look(scout: Scout, files: Iterable[tuple[str, str]], progress: Callable[[int, str], None] | None = None) -> Seen:
+    """The first look at ``(path, kind)`` pairs, quoted paths aside."""
+    seen = Seen()
+    size = 0
+    for number, (path, kind) in enumerate(files):
+        if progress is not None:
+            progress(number, path)
+        try:
+            data = read_bytes(path)
+        except OSError as error:
+            seen.failed.append((path, error))
+            continue
+        size += len(data)
+        if scout.first(path, kind, data):
+            seen.found.append(path)
+    seen.size = size
+    seen.signs = scout.signs
+    return seen
+
+
+def look_again(scout: Scout, files: Iterable[str], firsts: Sequence[bytes]) -> list[str]:
+    """Those of the Python ``files`` that quote an old path."""
+    found = []
+    for path in files:
+        try:
+            if scout.quotes(read_bytes(path), firsts):
+                found.append(path)
+        except OSError:
+            continue  # the first look reported it
+    return found
+
+
+def search(
+    scout: Scout,
+    files: Sequence[tuple[str, str]],
+    progress: Callable[[int, str], None] | None = None,
+    jobs: int = 1,
+) -> Seen:
+    """The files of a tree that deserve a second look, in the order of ``files``."""
+    if jobs > 1:
+        import functools
+        from concurrent.futures import ProcessPoolExecutor
+
+        seen = Seen()
+        with ProcessPoolExecutor(jobs) as pool:
+            for part in pool.map(functools.partial(look, scout), [files[start::jobs] for start in range(jobs)]):
+                seen.join(part)
+    else:
+        seen = look(scout, files, progress)
+    if progress is not None:
+        progress(-1, "")
+    named = seen.signs
+    if seen.size >= SMALL:
+        named = named | {os.path.splitext(part)[0].encode() for part in _steps(path for path, _ in files)}
+    firsts = [first for first, _ in scout.quoted if seen.size < SMALL or first in named]
+    done = {*seen.found, *(path for path, _ in seen.failed)}
+    if firsts:
+        done.update(look_again(scout, [p for p, kind in files if kind == "python" and p not in done], firsts))
+    failed = {path for path, _ in seen.failed}
+    seen.found = [path for path, _ in files if path in done and path not in failed]
+    return seen
+
+
+def _steps(paths: Iterable[str]) -> set[str]:
+    """The names of all folders and files of ``paths``."""
+    folders: set[str] = set()
     names: set[str] = set()
-    parents: set[str] = set()
-    aliased: set[tuple[str, str]] = set()
-    configs: set[str] = set()
-    for text in texts:
-        top = _entries(_TOP.match(text))
-        roots = top.get("roots", [])
-        if not _NO_PACKAGE.search(text):
-            modules.update(roots)
-        parents.update(top.get("parents", []))
-        for header in _HEADED.finditer(text):
-            entry = _entries(header, 2)
-            old = entry.get("old", [""])[0]
-            if header.group(1) == "module":
-                modules.update(entry.get("paths") or [f"{root}.{old}" for root in roots])
-                continue
-            names.add(old.rpartition(".")[2])
-            names.update(entry.get("exported", []))
-            for path in entry.get("aliases", []):
-                module, _, name = path.rpartition(".")
-                names.add(name)
-                if module in parents:
-                    aliased.add((module, name))
-                else:
-                    modules.add(module)
-        for block in _CONFIG_NAMES.findall(text):
-            configs.update(_KEYS.findall(block))
-    return _build(modules, names, parents, aliased, configs)
+    for path in paths:
+        folder, _, name = path.rpartition(os.sep)
+        folders.add(folder)
+        names.add(name)
+    return names.union(*(folder.split(os.sep) for folder in folders))
 
 
-def of_catalog(catalog: Catalog) -> Scout:
-    """The scout for a catalog that was read already."""
-    parents = {
-        p for p in catalog.packages if any(s.package_paths for s in catalog.symbols) and p not in catalog.modules
-    }
-    modules = {*catalog.modules, *(path.rpartition(".")[0] for s in catalog.symbols for path in s.all_paths)}
-    names = {path.rpartition(".")[2] for s in catalog.symbols for path in s.all_paths}
-    return _build(modules, names, parents, set(), {name for rule in catalog.configs for name in rule.names})
+# -- catalogs -------------------------------------------------------------------------------------------------------
 
 
-def _entries(match: re.Match[str] | None, group: int = 0) -> dict[str, list[str]]:
-    text = match.group(group) if match else ""
-    return {key: _QUOTED.findall(value) for key, value in _ENTRY.findall(text)}
+def builtin_texts() -> list[str]:
+    """The catalogs of this project, as text."""
+    folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "catalog")
+    return read_texts([os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".toml")])
 
 
-def _build(
-    modules: set[str], names: set[str], parents: set[str], aliased: set[tuple[str, str]], configs: set[str]
-) -> Scout:
-    # outside of the folders, a use names each part of the module (`src` may be hidden by a relative import),
-    # or, below a package that only re-exported names, the name
-    groups = [set(module.split(".")) - {"src"} for module in sorted(modules)] + [{name} for _, name in sorted(aliased)]
-    needles = _cover([group for group in groups if group])
-    starts = {".".join(module.split(".")[:2]) for module in (*modules, *parents)}
-    heads = {start for start in starts if "." in start}
-    heads |= {f"{quote}{start}{end}" for start in starts - heads for quote in "\"'" for end in (quote, ".")}
-    words = sorted({*names, *(m for m in (*modules, *parents) if "." in m)}, key=lambda w: (-len(w), w))
-    return Scout(
-        tuple((needle.encode(), _gate(needle, aliased)) for needle in needles),
-        tuple(head.encode() for head in sorted(heads)),
-        re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b".encode()),
-        re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, configs)))})\b".encode()) if configs else None,
-        frozenset(part for module in modules for part in module.split(".")) - {"src"},
-    )
-
-
-def _gate(needle: str, aliased: set[tuple[str, str]]) -> re.Pattern[bytes]:
-    """An import on a line of its own that has ``needle`` in it, or the package that re-exported it."""
-    parts = {needle, *(module.rpartition(".")[2] for module, name in aliased if needle in name)}
-    gate = "|".join(sorted(map(re.escape, parts)))
-    return re.compile(rf"\n[ \t\f]*(?:from|import)\b(?:[ \t]*\\\r?\n)?[^\n]*(?:{gate})".encode())
-
-
-def _cover(groups: Sequence[set[str]]) -> list[str]:
-    """Few and rare strings, one of which is in a member of each group (greedy; a short one only if it serves many)."""
-    left = list(groups)
-    chosen: list[str] = []
-    while left:
-        counts: Counter[str] = Counter()
-        for group in left:
-            counts.update({word[i : i + 4] for word in group for i in range(len(word) - 3)})
-        piece, count = max(counts.items(), key=lambda item: (item[1], item[0]), default=("", 0))
-        if count < len(groups) / 3:
-            words = sorted({word for group in left for word in group})
-            piece = max(words, key=lambda w: (sum(any(w in word for word in group) for group in left), len(w)))
-        chosen.append(piece)
-        left = [group for group in left if not any(piece in word for word in group)]
-    return chosen
-
-
-def read_texts(paths: Sequence[Path]) -> list[str]:
+def read_texts(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """The catalogs as text; a file that cannot be read is left to the reader of the catalog, which says why."""
     texts = []
     for path in paths:
         try:
-            texts.append(path.read_text(encoding="utf-8"))
+            with open(path, encoding="utf-8") as handle:
+                texts.append(handle.read())
         except (OSError, UnicodeDecodeError):
             continue
     return texts
+
+
+def scout(texts: Sequence[str]) -> Scout:
+    """The scout for catalogs with these texts. It may see more names than there are, never fewer."""
+    modules: set[str] = set()
+    aliased: set[str] = set()
+    for text in texts:
+        top = text.partition("\n[")[0]
+        roots, parents = strings(top, "roots"), strings(top, "parents")
+        if "package=false" not in top.replace(" ", ""):
+            modules.update(roots)
+        for header, body in sections(text):
+            if header == "module":
+                (old,) = strings(body, "old") or [""]
+                modules.update(strings(body, "paths") or [f"{root}.{old}" for root in roots])
+            elif header == "symbol":
+                for path in strings(body, "aliases"):
+                    module = path.rpartition(".")[0]
+                    (aliased if module in parents else modules).add(path if module in parents else module)
+    return Scout(modules, aliased, texts)
+
+
+def of_catalog(catalog: Catalog) -> Scout:
+    """The scout for a catalog that was read already."""
+    modules = {path.rpartition(".")[0] for symbol in catalog.symbols for path in symbol.all_paths}
+    passed = {package for package in catalog.packages if not any(m.startswith(f"{package}.") for m in modules)}
+    paths = {path for symbol in catalog.symbols for path in symbol.all_paths}
+    aliased = {path for path in paths if path.rpartition(".")[0] in passed}
+    made = Scout({*catalog.modules, *(modules - passed)}, aliased, ())
+    made.old.names = {path.rpartition(".")[2] for path in paths}
+    made.old.configs = {name for rule in catalog.configs for name in rule.names}
+    return made
+
+
+def sections(text: str) -> list[tuple[str, str]]:
+    """Header and text of each section of a catalog that has a name in it for us."""
+    parts = (part.partition("\n") for part in text.split("\n[")[1:])
+    kinds = {"[module]]": "module", "[symbol]]": "symbol", "config.names]": "config.names"}
+    return [(kinds[header.strip()], body) for header, _, body in parts if header.strip() in kinds]
+
+
+def strings(body: str, key: str) -> list[str]:
+    """The string, or the strings of the list, behind ``key``."""
+    _, found, rest = f"\n{body}".partition(f"\n{key}")
+    name, _, value = rest.partition("=")
+    if not found or name.strip():
+        return []
+    value = value.lstrip()
+    return value.partition("]" if value.startswith("[") else "\n")[0].split('"')[1::2]

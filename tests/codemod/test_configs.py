@@ -7,7 +7,7 @@ import json
 import pytest
 
 from migration.codemod.configs import tree
-from migration.codemod.files import FileError
+from migration.codemod.errors import FileError
 from migration.codemod.project import Outcome, rewrite_text
 from migration.codemod.rules import Rules
 from tests.codemod.support import codes, demo_catalog

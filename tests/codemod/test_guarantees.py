@@ -15,8 +15,11 @@ import pathspec
 import pytest
 
 from migration.codemod import cli, files, project
-from migration.codemod.files import FileError, decode, exclusive, replace, uncommitted
-from migration.codemod.walk import Ignore, module_names, package_names, walk
+from migration.codemod.errors import FileError
+from migration.codemod.files import decode, exclusive, replace, uncommitted
+from migration.codemod.gitignore import Ignore
+from migration.codemod.places import module_names, package_names
+from migration.codemod.walk import walk
 from tests.codemod.support import CATALOG
 
 OLD = "from src.training.losses import VICRegLoss\n"
@@ -230,14 +233,14 @@ def test_killed_in_mid_write_leaves_old_or_new(tmp_path: Path, where: str) -> No
 def test_an_interrupted_run_can_be_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.py", "b.py", "c.py"):
         put(tmp_path / name, OLD)
-    real = cli.replace
+    real = files.replace
 
     def stopping(path: str, new: bytes, expected: bytes | None = None) -> None:
         if path.endswith("b.py"):
             raise KeyboardInterrupt
         real(path, new, expected)
 
-    monkeypatch.setattr(cli, "replace", stopping)
+    monkeypatch.setattr(files, "replace", stopping)
     assert run(tmp_path, "--write") == 130
     assert [(tmp_path / n).read_text() for n in ("a.py", "b.py", "c.py")] == [NEW, OLD, OLD]
     assert run(tmp_path, "--undo") == 0

@@ -185,7 +185,7 @@ def test_large_trees_are_searched_for_quoted_paths_of_packages_that_they_know(
     quoted.write_text("mock.patch('dynvision.base.LightningBase')\n# a comment\n")
     files = walk(tmp_path, lambda path, error: pytest.fail(path), gitignore=False)
     assert search(scout(read_texts(builtin_paths())), files).found == []
-    (tmp_path / "b.py").write_text("def f():\n    import dynvision.other\n")
+    (tmp_path / "b.py").write_text("def f():\n    from dynvision.other import x\n")
     files = walk(tmp_path, lambda path, error: pytest.fail(path), gitignore=False)
     assert search(scout(read_texts(builtin_paths())), files).found == [str(quoted)]
     (tmp_path / "b.py").unlink()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..catalog import ConfigRule, Symbol, Unconvertible
-from .files import FileError
+from .errors import FileError
 from .jsontext import Node, parse_json
 from .rules import Rules
 from .text import Edit, Finding, Source

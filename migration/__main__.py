@@ -15,7 +15,7 @@ from typing import Any
 from .catalog import Case, Catalog, CatalogError, Symbol, builtin_catalog, load_catalog
 from .console import MissingPackage, Parser
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 OK, FINDINGS, ERROR = 0, 1, 2
 
@@ -308,6 +308,19 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     return run_demo(arguments.output, only=arguments.only, as_json=arguments.json)
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line.
+
+    Raises:
+        SystemExit: with code 2, after a message, if it is wrong.
+    """
+    if argv[:1] == ["codemod"]:
+        from .codemod.cli import _parser as codemod_parser
+
+        return codemod_parser().parse_args(argv[1:])
+    return _parser().parse_args(argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 fine, 1 findings, 2 errors."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -315,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .codemod.cli import main as codemod
 
         return codemod(given[1:])
-    arguments = _parser().parse_args(given)
+    arguments = parse(given)
     try:
         code: int = arguments.run(arguments)
     except (CatalogError, MissingPackage) as error:

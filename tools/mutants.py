@@ -45,7 +45,7 @@ TESTS = ["tests/unit", "tests/contract", "tests/parity"]
 EXPENSIVE = ("compile", "test_demo", "test_readme", "usage_examples", "test_tools")
 LONGEST = 3.0
 """Seconds: slower tests are left out."""
-BUDGET, MOST = 12.0, 250
+BUDGET, MOST = 8.0, 150
 """Seconds of recorded time, and number of tests, that one mutant gets."""
 MEMORY = 8 << 30
 KEPT = ROOT / ".nox"

@@ -71,6 +71,23 @@ One TOML file describes one old system. The file is data with a closed set of op
     [config.names]
     clip_style_loss = "clip_style_loss.CLIPStyleLoss"
 
+    [[config]]                              # sections that an old factory function reads
+    factory = "combined.create_loss_from_config"    # only trees that use it are looked at
+    sections = ["loss", ""]                 # paths of the section, the first that is there; "" = the whole file
+    type = "type"                           # key of the section that chooses the form, in any case
+    marks = ["hierarchy_weights"]           # keys by which a whole file is told from others
+    partial = ["defaults"]                  # keys at the top of files that are completed by others
+    outer = { num_hierarchies = "model.num_hierarchies" }   # keys that the factory took from elsewhere in the file
+    [[config.form]]
+    types = ["hjepa_sigreg"]
+    when = { use_contrastive = true }       # as in [[symbol.case]]
+    new = "hjepa_combined"                  # registry name
+    parts = { jepa_loss = "hjepa" }         # arguments that are losses
+    [config.form.keys]                      # old key -> argument, as in [symbol.arguments]; "part.argument" for those
+    hierarchy_weights = { default = 1.0, rename = "jepa_loss.hierarchy_weights" }   # of a part; a default says the kind
+    [config.form.pins]                      # written out unless a key leads there
+    "jepa_loss.eps" = 1e-8
+
 ``pin`` is the value to write, in the new meaning, when a call leaves the argument out. The string ``"@None"`` stands
 for Python's ``None``, which TOML lacks.
 """
@@ -96,6 +113,8 @@ __all__ = [
     "Catalog",
     "CatalogError",
     "ConfigRule",
+    "FactoryForm",
+    "FactoryRule",
     "Pin",
     "ResultKey",
     "StateRule",
@@ -329,6 +348,39 @@ class ConfigRule:
 
 
 @dataclass(frozen=True)
+class FactoryForm:
+    """One kind of section of an old factory, as the registry name and arguments that build the same loss."""
+
+    types: tuple[str, ...]
+    new: str
+    case: Case
+    """The condition, the keys as arguments."""
+    parts: Mapping[str, str]
+    pins: Mapping[str, Any]
+    entries: Mapping[str, tuple[str, ...]]
+    """Keys that hold a list of tables -> the keys of these."""
+
+
+@dataclass(frozen=True)
+class FactoryRule:
+    """Sections of configuration files that an old factory reads."""
+
+    factory: str
+    sections: tuple[str, ...]
+    type: str
+    marks: tuple[str, ...]
+    partial: tuple[str, ...]
+    outer: Mapping[str, str]
+    forms: tuple[FactoryForm, ...]
+    system: str = ""
+
+    @property
+    def words(self) -> set[str]:
+        """Words of which each such file has one."""
+        return {*self.marks, *(kind for form in self.forms for kind in form.types)}
+
+
+@dataclass(frozen=True)
 class Catalog:
     """All rows of one or more systems, with the look-ups that the consumers need."""
 
@@ -338,6 +390,7 @@ class Catalog:
     packages: Mapping[str, str]
     """Old package path (a root) -> twin package path."""
     configs: tuple[ConfigRule, ...] = ()
+    factories: tuple[FactoryRule, ...] = ()
     versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Old module or package path -> (deprecated_in, removed_in)."""
 
@@ -385,6 +438,7 @@ class Catalog:
             modules={k: v for c in parts for k, v in c.modules.items()},
             packages={k: v for c in parts for k, v in c.packages.items()},
             configs=tuple(r for c in parts for r in c.configs),
+            factories=tuple(r for c in parts for r in c.factories),
             versions={k: v for c in parts for k, v in c.versions.items()},
         )
 
@@ -413,6 +467,8 @@ _SYMBOL = _CASE | {"old", "kind", "exported", "aliases", "case"}
 _ARGUMENT = {"default", "rename", "drop", "report", "pin", "map", "scale", "invert", "variadic", "keyword_only", "note"}
 _STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows"}
 _CONFIG = {"path", "name", "arguments", "names"}
+_FACTORY = {"factory", "sections", "type", "marks", "partial", "outer", "form"}
+_FORM = {"types", "when", "new", "parts", "keys", "pins", "entries"}
 _PARITY = ("exact", "documented", "fixed")
 _MERGED = ("arguments", "pins", "forward", "results", "members")
 
@@ -647,7 +703,7 @@ def _cases(row: _Row) -> tuple[Case, ...]:
         part = _Row(row.reader, override, row.header, row.index, f"{row.label} case {number}")
         part.only(_CASE | {"when"})
         when = part.get("when", dict, {})
-        options = {k: tuple(_literal(v)) if isinstance(v, list) else (_literal(v),) for k, v in when.items()}
+        options = _options(when)
         whole = _Row(row.reader, _merge(row.data, override), row.header, row.index, part.label)
         case = _case(whole, options)
         for name in options:
@@ -655,6 +711,48 @@ def _cases(row: _Row) -> tuple[Case, ...]:
                 raise whole.fail(f"when.{name}", "not an argument of the old signature")
         cases.append(case)
     return tuple(cases)
+
+
+def _options(when: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    return {k: tuple(_literal(v)) if isinstance(v, list) else (_literal(v),) for k, v in when.items()}
+
+
+def _form(row: _Row) -> FactoryForm:
+    row.only(_FORM)
+    keys, when = _arguments(row, "keys"), _options(row.get("when", dict, {}))
+    for name in when:
+        if name not in keys:
+            raise row.fail(f"when.{name}", "not a key of the form")
+    parts = row.get("parts", dict, {})
+    pins = {name: _literal(value) for name, value in row.get("pins", dict, {}).items()}
+    for name in (*(a.new_name for a in keys.values()), *pins):
+        part, dot, _ = name.rpartition(".")
+        if dot and part not in parts:
+            raise row.fail("parts", f"{name!r} is an argument of no part")
+    entries = {name: tuple(known) for name, known in row.get("entries", dict, {}).items()}
+    new = row.get("new", str)
+    return FactoryForm(row.strings("types"), new, Case(None, "documented", when, arguments=keys), parts, pins, entries)
+
+
+def _factory(row: _Row, known: set[str], system: str) -> FactoryRule:
+    row.only(_FACTORY)
+    factory = row.get("factory", str)
+    if factory not in known:
+        raise row.fail("factory", f"no [[symbol]] row for {factory!r}")
+    forms = [
+        _form(_Row(row.reader, entry, "config.form", index, f"{row.label} form {index + 1}"))
+        for index, entry in enumerate(row.get("form", list))
+    ]
+    return FactoryRule(
+        factory,
+        row.strings("sections"),
+        row.get("type", str),
+        row.strings("marks", []),
+        row.strings("partial", []),
+        row.get("outer", dict, {}),
+        tuple(forms),
+        system,
+    )
 
 
 def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
@@ -722,8 +820,12 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
         )
     known = {symbol.old for symbol in symbols}
     configs = []
+    factories = []
     for index, entry in enumerate(top.get("config", list, [])):
         row = _Row(reader, entry, "config", index, f"config {index + 1}")
+        if "factory" in row.data:
+            factories.append(_factory(row, known, system))
+            continue
         row.only(_CONFIG)
         names = row.get("names", dict)
         for name, target in names.items():
@@ -740,6 +842,7 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
             modules=modules,
             packages=packages,
             configs=tuple(configs),
+            factories=tuple(factories),
             versions=dict.fromkeys([*modules, *packages], versions),
         )
     except CatalogError as error:

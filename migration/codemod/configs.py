@@ -44,6 +44,10 @@ class Result:
     findings: list[Finding] = field(default_factory=list)
     symbols: set[str] = field(default_factory=set)
 
+    def joined(self, other: Result) -> Result:
+        """Both results."""
+        return Result(self.edits + other.edits, self.findings + other.findings, self.symbols | other.symbols)
+
 
 # -- trees with places ----------------------------------------------------------------------------------------------
 
@@ -302,7 +306,7 @@ class Converter:
 
     def _convert(self, entry: Entry, given: dict[str, tuple[Node, Node]]) -> tuple[str, list[Edit], list[str]]:
         symbol = entry.symbol
-        values = {name: _plain(node) for name, (_, node) in given.items() if name in symbol.selectors}
+        values = {name: plain(node) for name, (_, node) in given.items() if name in symbol.selectors}
         case = symbol.case_for(values)
         if case is None:
             return "no successor for these values", [], []
@@ -322,7 +326,7 @@ class Converter:
         doomed: list[str] = []
         for name, (key, node) in given.items():
             argument = case.arguments[name]
-            value = _plain(node)
+            value = plain(node)
             if argument.report is not None and value != argument.default:
                 return f"{name}: {argument.report}", [], []
             if argument.report is not None or argument.drop is not None:
@@ -352,19 +356,7 @@ class Converter:
     # -- spelling --------------------------------------------------------------------------------------------------
 
     def _scalar(self, value: Any, node: Node | None = None) -> str:
-        raw = self.text[node.start : node.end] if node is not None else '""'
-        if isinstance(value, str):
-            if raw[:1] in "'\"" and raw[:1]:
-                quote = '"' if self.suffix == ".json" else raw[0]
-                return f"{quote}{value}{quote}" if re.fullmatch(r"[\w .@-]*", value) else json.dumps(value)
-            return (
-                value
-                if re.fullmatch(r"[A-Za-z][\w-]*", value) and value.lower() not in _YAML_WORDS
-                else json.dumps(value)
-            )
-        if isinstance(value, float) and self.suffix in (".yaml", ".yml") and "e" in repr(value):
-            return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value)).replace("e-", "e-")
-        return json.dumps(value)
+        return scalar(value, self.suffix, self.text[node.start : node.end] if node is not None else '""')
 
     def _key(self, name: str, key: Node) -> str:
         raw = self.text[key.start : key.end]
@@ -432,12 +424,26 @@ class Converter:
         return edits
 
 
+def scalar(value: Any, suffix: str, raw: str = "") -> str:
+    """How a file spells ``value``, with the quotes of ``raw``, which stood there."""
+    if isinstance(value, str):
+        if raw[:1] in "'\"" and raw[:1]:
+            quote = '"' if suffix == ".json" else raw[0]
+            return f"{quote}{value}{quote}" if re.fullmatch(r"[\w .@-]*", value) else json.dumps(value)
+        bare = suffix in (".yaml", ".yml") and re.fullmatch(r"[A-Za-z][\w-]*", value) is not None
+        return value if bare and value.lower() not in _YAML_WORDS else json.dumps(value)
+    if isinstance(value, float) and suffix in (".yaml", ".yml") and "e" in repr(value):
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
+    return json.dumps(value)
+
+
 _YAML_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
 
-def _plain(node: Node) -> Any:
+def plain(node: Node) -> Any:
+    """The value of a node without its places."""
     if isinstance(node.value, dict):
-        return {name: _plain(value) for name, (_, value) in node.value.items()}
+        return {name: plain(value) for name, (_, value) in node.value.items()}
     if isinstance(node.value, list):
-        return [_plain(item) for item in node.value]
+        return [plain(item) for item in node.value]
     return node.value

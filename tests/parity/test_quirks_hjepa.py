@@ -306,10 +306,16 @@ def test_c12_equal_directions_give_equal_numbers() -> None:
 def test_c13_c14_c15_unused_keys_and_values_are_errors() -> None:
     create = twin("hjepa.combined.create_loss_from_config")
     assert create({"type": "combined", "use_vicreg": False}).vicreg_weights == [0.1] * 3
-    for config in ({"type": "combined", "use_vicreg": False}, {"type": "vicreg", "eps": 1.0}):
-        with pytest.raises(ValueError, match="unknown key"):
+    # delta was fixed at 1: a key that was ignored must not begin to count where nobody looks
+    huber = {"type": "hjepa", "jepa_loss_type": "huber", "huber_delta": 0.5}
+    assert create(huber).huber_delta == 1.0
+    for config in ({"type": "combined", "use_vicreg": False}, {"type": "vicreg", "eps": 1.0}, huber):
+        with pytest.raises(ValueError, match="never read this key: remove it, or write the form name and kwargs"):
             create_loss_from_config(config)
-    assert create_loss_from_config({"type": "hjepa", "jepa_loss_type": "huber", "huber_delta": 0.5}).huber_delta == 0.5
+    with pytest.raises(ValueError, match=r"^loss\.hierarchy_weight: unknown key; did you mean 'hierarchy_weights'"):
+        create_loss_from_config({"type": "combined", "hierarchy_weight": [1.0]})
+    new = {"name": "hjepa", "kwargs": {"loss_type": "huber", "huber_delta": 0.5}}
+    assert create_loss_from_config(new).huber_delta == 0.5
     with pytest.raises(ValueError, match=r"jepa_loss_type: expected one of .*'cosine'"):
         create_loss_from_config({"type": "hjepa", "jepa_loss_type": "cosine"})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from ._config_types import ConfigError, reject_unknown, require_no_numeric_text
@@ -15,12 +15,11 @@ Names = Mapping[str, str]
 _TYPES: Final = {"smoothl1": "smooth_l1", "smooth_l1": "smooth_l1", "mse": "mse", "huber": "huber"}
 _LEVELS: Final = {
     "hierarchy_weights": "hierarchy_weights",
-    "normalize_embeddings": "normalize_embeddings",
-    "huber_delta": "huber_delta",
     "num_hierarchies": "num_hierarchies",
     "jepa_loss_type": "loss_type",
 }
-_PREDICTION: Final = {**_LEVELS, "detach_targets": "detach_targets"}
+_NORMALIZED: Final = {**_LEVELS, "normalize_embeddings": "normalize_embeddings"}
+_PREDICTION: Final = {**_NORMALIZED, "detach_targets": "detach_targets"}
 _CONTRAST: Final = {
     "jepa_weight": "jepa_weight",
     "contrastive_weight": "contrastive_weight",
@@ -61,6 +60,13 @@ _VALUES: Final[Mapping[str, Mapping[Any, Any]]] = {
     "contrastive_on_context": {True: "context", False: "features"},
 }
 _OLD_LENGTH: Final = 1e-8
+_IGNORED: Final = frozenset(
+    [
+        *(*_PREDICTION, *_VICREG, "vicreg_weight", "use_vicreg", "vicreg", "use_contrastive", "huber_delta"),
+        *("reduction", "eps", "flatten_patches", "apply_vicreg_per_level", "vicreg_on_targets"),
+    ]
+)
+"""Keys that mean something to a loss of this family, of which the old factory read only some for each type."""
 _PREDICTION_PINS: Final = {"eps": _OLD_LENGTH, "mask_average": "positions"}
 _PAIRS: Final = {"covariance_norm": "pairs", "view_reduction": "mean"}
 _HALVES_PINS: Final = {
@@ -93,6 +99,19 @@ CRITERIA: Final[Mapping[str, tuple[str, Names, Section]]] = {
 """Old names of the criterion list -> (registry name, renamed arguments, values that the old classes had)."""
 
 
+def _only(path: str, section: Section, known: Iterable[str]) -> None:
+    """Refuse what the old factory did not read: to honour it now would change the numbers in silence."""
+    known = tuple(known)
+    for key in section:
+        if key in _IGNORED and key not in known:
+            raise ConfigError(
+                f"{path}.{key}",
+                f"type {section['type']} never read this key: remove it, or write the form name and kwargs, "
+                "where it counts",
+            )
+    reject_unknown(path, section, known)
+
+
 def _take(section: Section, names: Names, path: str) -> dict[str, Any]:
     """The entries of ``section`` that ``names`` lists, under their new names and with their new values."""
     taken = {}
@@ -114,9 +133,9 @@ def _hjepa(section: Section, path: str) -> dict[str, Any]:
     made = {"loss_type": _TYPES.get(kind, "smooth_l1"), **_take(section, _PREDICTION, path), **_PREDICTION_PINS}
     loss = {"name": "hjepa", "kwargs": made}
     if not section.get("use_contrastive", False):
-        reject_unknown(path, section, ("type", "use_contrastive", *_PREDICTION))
+        _only(path, section, ("type", "use_contrastive", *_PREDICTION))
         return loss
-    reject_unknown(path, section, ("type", "use_contrastive", *_PREDICTION, *_CONTRAST))
+    _only(path, section, ("type", "use_contrastive", *_PREDICTION, *_CONTRAST))
     return _around(loss, section, path)
 
 
@@ -126,19 +145,19 @@ def _around(loss: Section, section: Section, path: str) -> dict[str, Any]:
 
 
 def _contrastive(section: Section, path: str) -> dict[str, Any]:
-    reject_unknown(path, section, ("type", "use_contrastive", *_PREDICTION, *_CONTRAST))
-    made = {**_take(section, _PREDICTION, path), **_PREDICTION_PINS}
+    _only(path, section, ("type", *_NORMALIZED, *_CONTRAST))
+    made = {**_take(section, _NORMALIZED, path), **_PREDICTION_PINS}
     return _around({"name": "hjepa", "kwargs": made}, section, path)
 
 
 def _vicreg(section: Section, path: str) -> dict[str, Any]:
-    reject_unknown(path, section, ("type", "num_hierarchies", *_VICREG))
+    _only(path, section, ("type", "num_hierarchies", *_VICREG))
     return {"name": "vicreg", "kwargs": {**_take(section, _VICREG, path), **_PAIRS, "split_single_input": True}}
 
 
 def _sigreg(section: Section, path: str) -> dict[str, Any]:
     weights = {"sigreg_invariance_weight": "invariance_weight", "sigreg_weight": "sigreg_weight"}
-    reject_unknown(path, section, ("type", "num_hierarchies", *_SIGREG, *weights))
+    _only(path, section, ("type", "num_hierarchies", *_SIGREG, *weights))
     made = {
         "invariance_weight": 25.0,
         "sigreg_weight": 25.0,
@@ -153,7 +172,7 @@ def _hjepa_sigreg(section: Section, path: str) -> dict[str, Any]:
         if key in section:
             raise ConfigError(f"{path}.{key}", "never had an effect here: remove it, sigreg_loss_weight is the weight")
     # eps is that of SIGReg; lengths of embeddings have their own
-    reject_unknown(path, section, ("type", "sigreg_loss_weight", *_PREDICTION, *_SIGREG))
+    _only(path, section, ("type", "sigreg_loss_weight", *_PREDICTION, *_SIGREG))
     prediction = {**_take(section, _PREDICTION, path), **_PREDICTION_PINS}
     sigreg = {**_SIGREG_PINS, **_take(section, _SIGREG, path)}
     return {
@@ -169,23 +188,15 @@ def _hjepa_sigreg(section: Section, path: str) -> dict[str, Any]:
 
 
 def _combined(section: Section, path: str) -> dict[str, Any]:
-    own = {"vicreg_weight": "regularizer_weight", **{name: name for name in _VICREG}}
-    switches = ("apply_vicreg_per_level", "vicreg_on_targets")
-    reject_unknown(path, section, ("type", *_LEVELS, *own, *switches))
-    made = {**_HALVES_PINS, "vicreg_eps": _OLD_LENGTH, **_take(section, {**_LEVELS, **own}, path)}
-    for key in switches:
-        if not isinstance(section.get(key, True), bool):
-            raise ConfigError(f"{path}.{key}", f"expected true or false, found {section[key]!r}")
-    if not section.get("apply_vicreg_per_level", True):
-        made["regularize"] = -1
-    if section.get("vicreg_on_targets", False):
-        made["views"] = "target_prediction"
+    own = {"vicreg_weight": "regularizer_weight", **{name: name for name in _VICREG if name.endswith("_weight")}}
+    _only(path, section, ("type", *_NORMALIZED, *own))
+    made = {**_HALVES_PINS, "vicreg_eps": _OLD_LENGTH, **_take(section, {**_NORMALIZED, **own}, path)}
     return {"name": "hjepa_combined", "kwargs": made}
 
 
 def _hierarchical(section: Section, path: str) -> dict[str, Any]:
     own = {"vicreg_weight": "regularizer_weight"}
-    reject_unknown(path, section, ("type", "vicreg_configs", *_LEVELS, *own))
+    _only(path, section, ("type", "vicreg_configs", *_LEVELS, *own))
     made = {**_HALVES_PINS, "regularize": "levels", **_take(section, {**_LEVELS, **own}, path)}
     configs = section.get("vicreg_configs")
     if configs is None:

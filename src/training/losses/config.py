@@ -157,8 +157,8 @@ def _normalize(section: Any, path: str, hierarchies: Any = None) -> dict[str, An
         changes = _mapping(section.get("kwargs", {}), f"{path}.kwargs")
         return {"name": preset["name"], "kwargs": {**preset["kwargs"], **changes}}
     if "type" in section:
-        given = {} if hierarchies is None or "num_hierarchies" in section else {"num_hierarchies": hierarchies}
-        return from_old_form({**given, **section}, path)
+        given = {} if hierarchies is None else {"num_hierarchies": hierarchies}
+        return from_old_form({**section, **given}, path)
     if "name" not in section:
         known = ("name", "kwargs", "terms", "preset", "type")
         reject_unknown(path, section, known)

@@ -231,6 +231,9 @@ def recorded(classes: Sequence[type], log: Log) -> Iterator[None]:
             if type(self) is cls:
                 bound = signature.bind(self, *args, **kwargs).arguments
                 bound.pop("self")
+                for parameter in signature.parameters.values():
+                    if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                        bound.update(bound.pop(parameter.name, {}))
                 log.append((cls.__module__ + "." + cls.__qualname__, dict(bound)))
             original(self, *args, **kwargs)
 

@@ -93,6 +93,80 @@ def test_what_is_no_list_of_sequences(cls: Any, given: Any, message: str) -> Non
         call(cls(), given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "non-empty list"),
+        ([], "non-empty list"),
+        ((x for x in [torch.ones(5, 4)]), "non-empty list"),
+        ([[1.0, 2.0], [3.0, 4.0]], r"\[N_i, D\] tensors"),
+        ([torch.ones(5, 4), torch.ones(5, 4, dtype=F64)], "one floating dtype"),
+        ([torch.ones(5, 4), torch.ones(5, 4, device="meta")], "one device"),
+    ],
+)
+def test_what_the_objective_does_not_take(given: Any, message: str) -> None:
+    """Also where a budget leaves the sequences out before a loss sees them."""
+    for budget in (None, PairBudget()):
+        with pytest.raises(ValueError, match=message):
+            AlignmentObjective(losses={"lav": {}}, budget=budget)({"outputs": given})
+    with pytest.raises(ValueError, match="model_output must be a batch"):
+        AlignmentObjective(losses={"lav": {}})([[torch.ones(5, 4)]])
+
+
+@pytest.mark.parametrize("given", [None, [[1.0]], torch.ones(5)])
+def test_what_is_no_sequence(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"sequences must be \[N_i, D\] tensors"):
+        IntraContrastLoss()(given)
+    with pytest.raises(ValueError, match="x and y must"):
+        SoftDTWLoss()(given, torch.ones(5, 4))
+
+
+@pytest.mark.parametrize("given", [(torch.ones(5, 4), torch.ones(5, 4, dtype=F64)), (torch.ones(5, 4).long(),) * 2])
+def test_soft_dtw_of_mixed_dtypes(given: Any) -> None:
+    with pytest.raises(ValueError, match="x and y must share a floating dtype and a device"):
+        SoftDTWLoss()(*given)
+    with pytest.raises(ValueError, match="x and y must share a floating dtype and a device"):
+        SoftDTWLoss()(torch.ones(5, 4), torch.ones(5, 4, device="meta"))
+    with pytest.raises(ValueError, match="at least one pair, frame and feature"):
+        SoftDTWLoss()(torch.ones(0, 4), torch.ones(5, 4))
+
+
+@pytest.mark.parametrize("kind", ["one frame", "equal", "constant"])
+def test_contrast_and_soft_dtw_of_degenerate_frames(kind: str) -> None:
+    x = torch.randn(1 if kind == "one frame" else 20, 3, generator=torch.Generator().manual_seed(0))
+    x = (torch.ones_like(x) if kind == "constant" else x).requires_grad_()
+    for value in (IntraContrastLoss()(x), SoftDTWLoss()(x, x), SoftDTWLoss(divergence=True)(x, x.detach())):
+        assert torch.isfinite(value)
+        assert torch.isfinite(torch.autograd.grad(value, x)[0]).all()
+    assert SoftDTWLoss(divergence=True)(x, x).item() == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (2, 1, 6)])
+def test_plans_of_one_row_or_column(shape: tuple[int, ...]) -> None:
+    cost = torch.rand(*shape, dtype=F64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    plan = sinkhorn_plan(cost, 0.5)
+    n, m = shape[-2:]
+    torch.testing.assert_close(plan, torch.full(shape, 1 / (n * m), dtype=F64))
+    assert torch.isfinite(torch.autograd.grad(plan.square().sum(), cost)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("cost", "kwargs", "message"),
+    [
+        (torch.ones(0, 3), {}, "cost must be a floating"),
+        (torch.ones(2, 3).long(), {}, "cost must be a floating"),
+        (torch.ones(2, 3), {"epsilon": 0.0}, "epsilon must be a number greater than 0"),
+        (torch.ones(2, 3), {"epsilon": torch.ones(2)}, r"epsilon must be a number or \[1\]"),
+        (torch.ones(2, 2, 3), {"row_lengths": [1, 2]}, "must both be given"),
+        (torch.ones(2, 2, 3), {"row_lengths": [1, 3], "column_lengths": [1, 1]}, "row_lengths must hold 2 numbers"),
+        (torch.ones(1, 2, 3), {"row_lengths": [1], "column_lengths": [1], "row_mass": torch.ones(2)}, "must be None"),
+    ],
+)
+def test_plans_are_checked(cost: torch.Tensor, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sinkhorn_plan(cost, **{"epsilon": 1.0, **kwargs})
+
+
 def test_contrast_of_a_short_sequence_is_constant() -> None:
     (x,) = sequences(7)
     value = IntraContrastLoss(window=7)(x)
@@ -212,6 +286,31 @@ def test_soft_dtw_of_padded_pairs_is_that_of_each() -> None:
     assert batch[1].item() == pytest.approx(loss(x[1, :3], y[1]).item())
 
 
+@pytest.mark.parametrize("method", ["kernel", "log"])
+@pytest.mark.parametrize("epsilon", [0.02, 0.3, 20.0])
+def test_padded_plans_are_those_of_pot(method: str, epsilon: float) -> None:
+    """Of each pair alone, by ``ot.sinkhorn``: plans, and gradients through all iterations."""
+    ot = importlib.import_module("ot")
+    generator = torch.Generator().manual_seed(0)
+    cost = torch.rand(4, 6, 7, generator=generator, dtype=F64, requires_grad=True)
+    weight = torch.rand(4, 6, 7, generator=generator, dtype=F64)
+    rows, columns = [6, 2, 5, 1], [7, 4, 1, 3]
+    scale = epsilon * torch.arange(1.0, 5.0, dtype=F64)
+    plans = sinkhorn_plan(cost, scale, num_iters=13, row_lengths=rows, column_lengths=columns, method=method)
+    (gradient,) = torch.autograd.grad((plans * weight).sum(), cost)
+    for place, (n, m) in enumerate(zip(rows, columns, strict=True)):
+        alone = cost[place, :n, :m].detach().requires_grad_()
+        a, b = (torch.full((k,), 1 / k, dtype=F64) for k in (n, m))
+        options = {"method": "sinkhorn_log", "numItermax": 13, "stopThr": 0.0, "warn": False}
+        plan = ot.sinkhorn(a, b, alone, scale[place].item(), **options)
+        torch.testing.assert_close(plans[place, :n, :m], plan, rtol=1e-12, atol=1e-15)
+        (expected,) = torch.autograd.grad((plan * weight[place, :n, :m]).sum(), alone)
+        torch.testing.assert_close(gradient[place, :n, :m], expected, rtol=1e-9, atol=1e-12)
+        assert plans[place].sum().item() == pytest.approx(1.0)
+        assert not gradient[place, n:].any()
+        assert not gradient[place, :, m:].any()
+
+
 def test_sinkhorn_gradient_by_finite_differences() -> None:
     cost = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=F64, requires_grad=True)
     for method in ("kernel", "log"):
@@ -292,6 +391,35 @@ def test_gtcc_failures_are_errors() -> None:
     given[0][3, 0] = torch.nan
     with pytest.raises(FloatingPointError, match="mixture fit"):
         GTCCLoss()(given)
+
+
+def test_gtcc_skips_what_fails() -> None:
+    given = sequences(21, 22, 23)
+    with torch.no_grad():
+        given[0][3, 0] = torch.nan
+    loss = GTCCLoss(on_failure="skip")
+    value = loss(given)
+    assert torch.isfinite(value)
+    assert value > 0
+    gradients = torch.autograd.grad(value, given)
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert gradients[1].any()
+
+
+def test_vava_checks_a_function_of_epsilon() -> None:
+    with pytest.raises(ValueError, match="epsilon must be a number greater than 0, found 0"):
+        VAVALoss(epsilon=lambda n, m: 0.0)(sequences(5, 6), 1)
+    assert torch.isfinite(VAVALoss(epsilon=lambda n, m: 0.1 * n)(sequences(5, 6), 1))
+
+
+def test_gradients_under_autocast_are_those_without() -> None:
+    for cls in (TCCLoss, VAVALoss, LAVLoss):
+        given = sequences(30, 28, dtype=torch.float32)
+        expected = torch.autograd.grad(call(cls(), given), given)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = call(cls(), given)
+        for a, b in zip(torch.autograd.grad(value, given), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
 
 
 def test_gtcc_drop_vectors() -> None:

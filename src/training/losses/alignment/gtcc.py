@@ -20,6 +20,18 @@ __all__ = ["GTCCLoss", "gtcc_loss"]
 Mixtures = Sequence[tuple[Tensor, Tensor]]
 
 
+class _FiniteGradient(torch.autograd.Function):
+    """Nothing, with 0 for what is not finite in the gradient: frames that are left out may have such derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return torch.nan_to_num(grads[0], 0.0, 0.0, 0.0)
+
+
 @LossRegistry.register("gtcc")
 class GTCCLoss(PresetMixin):
     """Temporal cycle-consistency with a mixture of return points and a weight that lets frames drop out.
@@ -55,8 +67,10 @@ class GTCCLoss(PresetMixin):
         stable: a masked softmax in place of ``exp / (sum + 1e-6)``, whose mass fades for distant embeddings.
         standardize_drop_logits: as above.
         fit_objective: ``jeffreys`` or ``kl``.
-        on_failure: ``raise`` ``FloatingPointError`` for a fit or a value that is not finite (looked at on the host
-            once a call), or ``skip`` such frames.
+        on_failure: ``raise`` ``FloatingPointError`` for a fit or a value that is not finite, or ``skip`` such frames
+            (and sequences with embeddings that are not finite): they add nothing, also not to the gradient. ``raise``
+            looks at the results on the host, once a sequence and once a call, for which an accelerator has to be
+            waited for; ``skip`` does not.
         seed: of the frames and sides that are drawn; the number of calls so far is part of the state_dict.
         frame_reduction: ``sum`` over the frames of a pair, or ``mean``.
 
@@ -67,7 +81,7 @@ class GTCCLoss(PresetMixin):
         ValueError: an option out of range, missing drop vectors, an empty list, mixed sizes, dtypes or devices.
         FloatingPointError: see ``on_failure``.
 
-    torch.compile: not supported (draws and the check for finite values are on the host).
+    torch.compile: not supported (frames and sides are drawn on the host).
 
     Differs from the old ``GTCC_loss``: no process exits; no draws from global generators, so that frames and windows
     are others; any dtype; fewer than 20 frames work; the result is 0-d for ``K = 1``; fits of all rows at once, by a
@@ -160,13 +174,19 @@ class GTCCLoss(PresetMixin):
         self._check(given, drop_vectors, epoch)
         if len(given) < 2:
             return given.zero
+        usable = None
+        if self.on_failure == "skip":
+            # such entries are left out here, and pairs with them below
+            finite = [x.masked_fill(~torch.isfinite(x), 0.0) for x in given.items]
+            usable = torch.stack([torch.isfinite(x).all() for x in given.items])
+            given = Sequences.of([_FiniteGradient.apply(x) for x in finite])  # type: ignore[no-untyped-call]  # torch
         if generator is None:
             generator = torch.Generator().manual_seed(self.seed + (self.calls << 24))
         self.calls += 1
         floor = self.keep_floor_decay ** (epoch + 1)
         known = None if mixtures is None else dict(zip(ordered_pairs(len(given)), mixtures, strict=True))
         with autocast_off(given.padded):
-            total = self._sum(given, drop_vectors, floor, generator, sampled_frames, window_sides, known)
+            total = self._sum(given, drop_vectors, floor, generator, sampled_frames, window_sides, known, usable)
         if self.on_failure == "raise" and not bool(torch.isfinite(total.detach())):
             raise FloatingPointError(
                 "the loss is not finite: an error of 0 whose inverse is taken, or embeddings that are not finite; "
@@ -183,8 +203,9 @@ class GTCCLoss(PresetMixin):
         sampled_frames: Sequence[Tensor] | None,
         window_sides: Sequence[int] | None,
         known: dict[tuple[int, int], Any] | None,
+        usable: Tensor | None,
     ) -> Tensor:
-        total = given.zero
+        total = given.padded.new_zeros(())
         for i, length in enumerate(given.lengths):
             frames = torch.sort(torch.randperm(length, generator=generator)[: self.num_frames]).values
             side = int(torch.randint(2, (), generator=generator))
@@ -200,7 +221,8 @@ class GTCCLoss(PresetMixin):
             if drop_vectors is not None and self.keep_floor_decay < 1:
                 scores = self._scores(given.items[i], torch.stack([drop_vectors[j] for j in others]))
                 keep = (floor + (1 - floor) * torch.sigmoid(scores))[:, frames]
-            total = total + self._primary(given, i, frames, window, others, mixture, keep)
+            pairs = None if usable is None else (usable[i] & usable[others])[:, None]
+            total = total + self._primary(given, i, frames, window, others, mixture, keep, pairs)
         return total
 
     def _check(self, given: Sequences, drop_vectors: Sequence[Tensor] | None, epoch: int) -> None:
@@ -273,6 +295,7 @@ class GTCCLoss(PresetMixin):
         others: list[int],
         mixture: tuple[Tensor, Tensor],
         keep: Tensor | None,
+        usable: Tensor | None,
     ) -> Tensor:
         """The terms of sequence ``i`` with all others."""
         x, (components, weights) = given.items[i], mixture
@@ -296,13 +319,14 @@ class GTCCLoss(PresetMixin):
                 missed = missed / spread
             missed = missed + self.variance_weight * torch.log(spread.sqrt() + 1e-20)
         error = (weights * missed).sum(dim=-1)
-        if self.on_failure == "skip":
+        fine = None
+        if usable is not None:
             # an error whose inverse, or the square of it, is out of range counts as a failure, too
             smallest = 0.0 if keep is None else torch.finfo(error.dtype).tiny ** 0.25
-            fine = torch.isfinite(error) & (error >= smallest)
+            fine = usable & torch.isfinite(error) & (error >= smallest)
             error = torch.where(fine, error, 1.0)
         term = error if keep is None else keep * error + (1 - keep) / error
-        if self.on_failure == "skip":
+        if fine is not None:
             term = torch.where(fine, term, 0.0)
         return term.sum() / (len(frames) if self.frame_reduction == "mean" else 1)
 

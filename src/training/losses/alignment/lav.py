@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import require_choice, require_number
-from ..functional import l2_normalize
-from ..functional.soft_dtw import soft_dtw
+from ..functional import l2_normalize, soft_dtw
 from ..loss_registry import LossRegistry
 from .intra_contrast import IntraContrastLoss
 from .presets import PresetMixin

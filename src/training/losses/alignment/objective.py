@@ -14,6 +14,7 @@ from ..base import BaseLoss, LossOutput, require_choice, require_number
 from ..loss_registry import LossRegistry
 from .gtcc import GTCCLoss
 from .lav import LAVLoss
+from .sequences import checked
 from .tcc import TCCLoss
 from .vava import VAVALoss
 
@@ -103,7 +104,8 @@ class AlignmentObjective(BaseLoss):
         (within the budget) counts as zero.
 
     Raises:
-        ValueError: an unknown name or weight, no batch, a batch without ``outputs``, a missing step.
+        ValueError: an unknown name or weight, no batch, a batch without ``outputs`` or with something else there than a
+            list of ``[N_i, D]``, a missing step.
 
     torch.compile: not supported, since most of the losses are not.
 
@@ -144,9 +146,12 @@ class AlignmentObjective(BaseLoss):
             epoch: for GTCC, and for VAVA with ``step_source="epoch"``.
             step: training step, for VAVA with ``step_source="step"``.
         """
-        batches = [model_output] if isinstance(model_output, Mapping) else list(model_output)
-        if not batches or any("outputs" not in batch or not len(batch["outputs"]) for batch in batches):
+        batches: list[Any] = [model_output] if isinstance(model_output, Mapping) else list(model_output)
+        if not batches or any(not isinstance(batch, Mapping) or "outputs" not in batch for batch in batches):
             raise ValueError("model_output must be a batch, or a list of batches, with sequences under 'outputs'")
+        for batch in batches:
+            # the losses do not see those that the budget leaves out
+            checked(batch["outputs"], 0)
         if self.step_source == "step" and step is None:
             raise ValueError("step must be given for step_source='step', found None")
         zero = torch.stack([x.sum() * 0.0 for batch in batches for x in batch["outputs"]]).sum()

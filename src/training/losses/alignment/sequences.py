@@ -15,6 +15,7 @@ __all__ = [
     "DISTANCES",
     "Sequences",
     "cached",
+    "checked",
     "differentiated",
     "distances",
     "frame_mask",
@@ -101,7 +102,12 @@ def differentiated(part: Callable[[Tensor], Tensor]) -> Part:
     return both
 
 
-def _clean(sequences: Any, minimum_frames: int) -> list[Tensor]:
+def checked(sequences: Any, minimum_frames: int) -> list[Tensor]:
+    """The sequences, half precision as float32.
+
+    Raises:
+        ValueError: no list, other shapes than ``[N_i, D]``, too few frames, mixed dtypes or devices.
+    """
     if isinstance(sequences, Tensor) or not isinstance(sequences, Sequence) or not len(sequences):
         found = f"shape {list(sequences.shape)}" if isinstance(sequences, Tensor) else repr(sequences)[:60]
         raise ValueError(f"sequences must be a non-empty list of [N_i, D] tensors, found {found}")
@@ -133,9 +139,9 @@ class Sequences:
         """Check and pad.
 
         Raises:
-            ValueError: an empty list, other shapes than ``[N_i, D]``, too few frames, mixed dtypes or devices.
+            ValueError: see :func:`checked`.
         """
-        items = _clean(sequences, minimum_frames)
+        items = checked(sequences, minimum_frames)
         padded = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
         return cls(items, tuple(len(x) for x in items), padded)
 

@@ -627,7 +627,7 @@ class Analysis:
             scope = self.scopes.scope_of.get(targets[0])
             if all(isinstance(t, ast.Name) for t in targets) and (scope is None or scope.kind != "class"):
                 return "assign" if not isinstance(child, ast.Tuple) else "escape"
-        if isinstance(parent, ast.ExceptHandler):
+        if isinstance(parent, (ast.ExceptHandler, ast.FormattedValue, ast.Delete)):
             return "check"
         return "escape"
 
@@ -638,6 +638,8 @@ class Analysis:
                 return True
             if isinstance(parent, ast.AnnAssign):
                 return child is parent.annotation
+            if type(parent).__name__ in ("TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple"):
+                return True
             if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 return child is parent.returns
             if isinstance(parent, (ast.stmt, ast.Lambda)):
@@ -785,9 +787,10 @@ class Analysis:
             function = scope.node
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 every = [*function.args.posonlyargs, *function.args.args]
-                if scope.parent is not None and scope.parent.kind == "class":
+                owner = scope.owner
+                if owner is not None and owner.kind == "class":
                     is_self = bool(every) and every[0].arg == node.value.id
-                    return scope.parent.node if is_self and isinstance(scope.parent.node, ast.ClassDef) else None
+                    return owner.node if is_self and isinstance(owner.node, ast.ClassDef) else None
                 if node.value.id in scope.bindings:
                     return None
             scope = scope.parent

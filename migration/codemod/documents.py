@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from .errors import FileError
 from .jsontext import Node, parse_json
+from .syntax import parse, parses
 from .text import Edit, Source, apply
 
 _LANGUAGES = {"python", "py", "python3", "py3", "pyi", "pycon", "ipython", "ipython3", "python-repl", "pytb"}
@@ -89,18 +90,6 @@ class Part:
         return carried
 
 
-def _parses(text: str) -> bool:
-    import warnings
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
-
-
 def _blank(text: str) -> str:
     """``text`` without its characters, but with its lines."""
     return re.sub(r"[^\r\n]", " ", text)
@@ -173,7 +162,7 @@ def notebook(text: str) -> Part:
         if kind is None or kind.value != "code" or content is None:
             continue
         code = _without_magics(_cell_text(content))
-        if not _parses(code):
+        if not parses(code):
             part.bad.append((source.line_of(content.start), f"cell {number} does not parse: {_cell_text(content)}"))
             code = _blank(code)
         start = len(part.text)
@@ -310,10 +299,10 @@ def document(text: str, rst: bool) -> list[Part]:
 
 def _imported(code: str) -> set[str] | None:
     """Names that ``code`` imports; ``None`` if it does not parse."""
-    if not _parses(code):
+    if not parses(code):
         return None
     names: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(parse(code)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
     return names - {"*"}

@@ -23,6 +23,7 @@ from .rewrite import Context, Plan, Rewriter
 from .rules import Rules, Target
 from .scout import Scout, Seen, of_catalog, search
 from .sections import Sections
+from .syntax import parse
 from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
 from .walk import walk
 
@@ -558,26 +559,6 @@ def _same_signature(node: ast.ClassDef | ast.FunctionDef, symbol: Symbol) -> boo
     names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
     expected = [name for name, a in symbol.signature.items() if not a.variadic]
     return names[1 if isinstance(node, ast.ClassDef) else 0 :] == expected
-
-
-def parse(text: str) -> ast.Module:
-    """The syntax tree of ``text``.
-
-    Raises:
-        FileError: it does not parse, or is nested too deeply.
-    """
-    import warnings
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except SyntaxError as error:
-        raise FileError("TL090", f"line {error.lineno}: {error.msg}") from error
-    except ValueError as error:
-        raise FileError("TL090", str(error)) from error
-    except (RecursionError, MemoryError) as error:
-        raise FileError("TL093", "nested too deeply") from error
 
 
 def rewrite_text(text: str, rules: Rules, path: str = "<stdin>", kind: str = "python") -> tuple[str, Outcome]:

@@ -26,7 +26,7 @@ class Binding:
 
 @dataclass
 class Scope:
-    """A module, class, function, lambda or comprehension."""
+    """A module, class, function, lambda or comprehension, or the type parameters of one (kind ``type``)."""
 
     kind: str
     node: ast.AST
@@ -34,6 +34,14 @@ class Scope:
     bindings: dict[str, list[Binding]] = field(default_factory=dict)
     outer: dict[str, str] = field(default_factory=dict)
     stars: list[ast.ImportFrom] = field(default_factory=list)
+
+    @property
+    def owner(self) -> Scope | None:
+        """The scope around it, type parameters aside."""
+        scope = self.parent
+        while scope is not None and scope.kind == "type":
+            scope = scope.parent
+        return scope
 
     def add(self, name: str, binding: Binding) -> None:
         scope = self
@@ -81,7 +89,7 @@ class Scopes:
                 return (current, current.bindings[name]) if name in current.bindings else None
             if name in current.bindings and (first or current.kind != "class"):
                 return current, current.bindings[name]
-            first = False
+            first = first and current.kind == "type"
             current = current.parent
         return None
 
@@ -164,8 +172,22 @@ class Scopes:
             scope.add(node.rest, Binding("other", node))
         elif type(node).__name__ in ("TypeVar", "ParamSpec", "TypeVarTuple"):
             scope.add(node.name, Binding("other", node))  # type: ignore[attr-defined]  # node types of Python 3.12
+        elif type(node).__name__ == "TypeAlias":
+            scope = self._type_scope(node, scope)
         for child in ast.iter_child_nodes(node):
             self._visit(child, node, scope)
+
+    def _type_scope(self, node: ast.AST, scope: Scope) -> Scope:
+        """The scope of the type parameters of a definition, if it has any."""
+        parameters = getattr(node, "type_params", None)
+        if not parameters:
+            return scope
+        made = Scope("type", node, scope)
+        self.every.append(made)
+        if type(node).__name__ != "TypeAlias":
+            for parameter in parameters:
+                self._visit(parameter, node, made)
+        return made
 
     def _target(self, node: ast.Name, parent: ast.AST) -> Binding:
         if isinstance(node.ctx, ast.Store):
@@ -189,15 +211,14 @@ class Scopes:
     def _definition(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda, scope: Scope
     ) -> None:
-        inner = Scope("class" if isinstance(node, ast.ClassDef) else "function", node, scope)
-        self.every.append(inner)
         self.scope_of[node] = scope
         if not isinstance(node, ast.Lambda):
             scope.add(node.name, Binding("other", node))
             for decorator in node.decorator_list:
                 self._visit(decorator, node, scope)
-            for parameter in getattr(node, "type_params", []):
-                self._visit(parameter, node, inner)
+        outside, scope = scope, self._type_scope(node, scope)
+        inner = Scope("class" if isinstance(node, ast.ClassDef) else "function", node, scope)
+        self.every.append(inner)
         if isinstance(node, ast.ClassDef):
             for base in (*node.bases, *node.keywords):
                 self._visit(base, node, scope)
@@ -214,7 +235,7 @@ class Scopes:
                     self._visit(argument.annotation, argument, scope)
             for default in (*arguments.defaults, *arguments.kw_defaults):
                 if default is not None:
-                    self._visit(default, arguments, scope)
+                    self._visit(default, arguments, outside)
             if not isinstance(node, ast.Lambda) and node.returns is not None:
                 self._visit(node.returns, node, scope)
             body = [node.body] if isinstance(node, ast.Lambda) else node.body

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import Case, Catalog, CatalogError, Symbol, builtin_catalog, load_catalog
-from .console import MissingPackage, Parser
+from .console import MissingPackage, Parser, say, show_table
 
 __all__ = ["main", "parse"]
 
-OK, FINDINGS, ERROR = 0, 1, 2
+OK, FINDINGS, ERROR, INTERRUPTED = 0, 1, 2, 130
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}", "red", stderr=True)
     return ERROR
 
 
@@ -68,22 +68,28 @@ def _show(symbol: Symbol) -> dict[str, Any]:
     }
 
 
+_PARITY = {"exact": "bold green", "documented": "bold blue", "fixed": "bold yellow"}
+
+
 def _print_symbol(data: dict[str, Any]) -> None:
-    print(f"{data['old']}  ({data['system']})")
-    print(f"  twin: {data['twin']}, deprecated in {data['deprecated_in']}, removed in {data['removed_in']}")
-    print("  old paths:", *data["paths"], sep="\n    ")
+    say(f"{data['old']}  ({data['system']})", "bold")
+    say(f"  twin: {data['twin']}, deprecated in {data['deprecated_in']}, removed in {data['removed_in']}")
+    say("  old paths: " + ", ".join(data["paths"]))
     for row in data["rows"]:
         condition = f" if {row['when']}" if row["when"] else ""
-        print(f"  -> {row['new'] or 'no successor'}{condition}  [{row['parity']}]")
+        say(f"\n-> {row['new'] or 'no successor'}{condition}  [{row['parity']}]", _PARITY.get(row["parity"], ""))
         for key in ("domain", "reason"):
             if row[key]:
-                print(f"     {key}: {row[key]}")
+                say(f"   {key}: {row[key]}")
         for deviation in row["deviations"]:
-            print(f"     deviation: {deviation}")
-        for key in ("arguments", "pins", "forward", "results", "state"):
-            for old, new in row[key].items():
-                text = f"{old} = {new['value']!r} ({new['reason']})" if isinstance(new, dict) else f"{old} -> {new}"
-                print(f"     {key}: {text}")
+            say(f"   deviation: {deviation}")
+        lines = []
+        for key, word in (("arguments", "argument"), ("forward", "forward"), ("results", "result"), ("state", "state")):
+            lines += [(word, old, new) for old, new in row[key].items()]
+        lines += [("pin", name, f"{pin['value']!r} ({pin['reason']})") for name, pin in row["pins"].items()]
+        if lines:
+            say("")
+            show_table("", ("what", "old", "new"), lines, text_columns=3)
 
 
 def _run_catalog(arguments: argparse.Namespace) -> int:
@@ -100,7 +106,8 @@ def _run_catalog(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(data, indent=2, default=repr))
         else:
-            for symbol_data in data:
+            for number, symbol_data in enumerate(data):
+                say("") if number else None
                 _print_symbol(symbol_data)
         return OK
     from .catalog.check import check_catalog
@@ -113,8 +120,10 @@ def _run_catalog(arguments: argparse.Namespace) -> int:
             json.dumps({"symbols": len(catalog.symbols), "rows": rows, "paths": paths, "problems": problems}, indent=2)
         )
     else:
-        print(*problems, sep="\n", end="\n" if problems else "")
-        print(f"{len(catalog.symbols)} symbols, {rows} rows, {paths} old paths: {len(problems)} problems")
+        for problem in problems:
+            say(problem, "red")
+        total = f"{len(catalog.symbols)} symbols, {rows} rows, {paths} old paths: {len(problems)} problems"
+        say(total, "bold red" if problems else "green")
     return FINDINGS if problems else OK
 
 
@@ -219,21 +228,20 @@ def _run_checkpoint(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(data, indent=2))
     else:
-        for change in plan.changes:
-            place = f"{change.place}: " if change.place else ""
-            note = f"  ({change.note})" if change.note else ""
-            print(f"{place}{change.old} -> {change.new or 'dropped'}  [{change.symbol}]{note}")
-        for word, texts in (("note", plan.notes), ("not understood", plan.problems)):
+        rows = [(c.place, c.old, c.new or "dropped", c.symbol, c.note) for c in plan.changes]
+        if rows:
+            show_table("", ("where", "key", "becomes", "loss", "note"), rows, text_columns=5)
+        for word, texts, style in (("note", plan.notes, "yellow"), ("not understood", plan.problems, "red")):
             for text in texts:
-                print(f"{word}: {text}")
+                say(f"{word}: {text}", style)
         if plan.empty:
-            print("nothing to convert: no keys of old losses")
+            say("nothing to convert: no keys of old losses")
         elif written is not None:
-            print(f"{len(plan.changes)} keys converted, written to {written}")
+            say(f"{len(plan.changes)} keys converted, written to {written}", "green")
         elif plan.problems:
-            print("nothing was written")
+            say("nothing was written", "bold red")
         else:
-            print(f"{len(plan.changes)} keys would change; --write converts")
+            say(f"{len(plan.changes)} keys would change; --write converts")
     return ERROR if plan.problems else FINDINGS if plan.changes and not arguments.write else OK
 
 
@@ -254,7 +262,7 @@ def _run_report(arguments: argparse.Namespace) -> int:
 
     try:
         return run_report(arguments.output, only=arguments.only, as_json=arguments.json)
-    except ReportError as error:
+    except (ReportError, OSError) as error:
         return _fail(str(error))
 
 
@@ -333,6 +341,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.run(arguments)
     except (CatalogError, MissingPackage) as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        if arguments.command == "run":
+            raise
+        _fail("interrupted")
+        return INTERRUPTED
     except BrokenPipeError:
         # the reader (head, less) has seen enough; nothing may be flushed into the closed pipe at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

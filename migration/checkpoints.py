@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .catalog import Case, Catalog, StateRule, Symbol
+from .console import brief
 from .parity import resolve
 from .state import UnknownKeys, convert_state, rule_for
 from .translate import Untranslatable, translate
@@ -691,8 +692,7 @@ def _load(path: Path, trust: bool) -> tuple[Any, dict[str, str] | None]:
     except CheckpointError:
         raise
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be loaded: {first}{hint}") from error
+        raise CheckpointError(f"{path}: cannot be loaded: {brief(error)}{hint}") from error
 
 
 def _save(content: Any, path: Path, metadata: dict[str, str] | None) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .catalog import Case, Symbol, Unconvertible, builtin_catalog
-from .console import console, table
+from .console import brief, console, table
 from .parity import TOLERANCE, Comparison, Pair, build_pair, compare_function, resolve
 from .report.tally import COLUMNS, Entry, number, table_rows
 from .translate import Untranslatable, bind, select
@@ -85,8 +85,13 @@ def read_batches(data: Path | None, entry: str | None) -> Iterator[Batch]:
         CompareError: the source cannot be read, or holds something else.
     """
     if entry is not None:
-        for count, value in enumerate(_entry_point(entry)):
-            yield _as_batch(value, f"--entry {entry}, batch {count}")
+        try:
+            for count, value in enumerate(_entry_point(entry)):
+                yield _as_batch(value, f"--entry {entry}, batch {count}")
+        except CompareError:
+            raise
+        except Exception as error:  # whatever the user's function raises
+            raise CompareError(f"--entry {entry!r}: {type(error).__name__}: {error}") from error
         return
     assert data is not None
     try:
@@ -98,8 +103,7 @@ def read_batches(data: Path | None, entry: str | None) -> Iterator[Batch]:
     except CompareError:
         raise
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CompareError(f"--data {data}: cannot be read: {first}") from error
+        raise CompareError(f"--data {data}: cannot be read: {brief(error)}") from error
     several = (
         isinstance(content, list) and content and all(isinstance(item, (Mapping, tuple, list)) for item in content)
     )

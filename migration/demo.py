@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .console import say, show_table
 from .shims import ENVIRONMENT
 
 if sys.version_info >= (3, 11):
@@ -163,8 +164,8 @@ def _plot(outcomes: Sequence[Outcome], path: Path) -> None:
 _HEAD = ("script", "steps", "final loss old", "new", "largest difference", "warnings", "seconds", "peak MiB", "note")
 
 
-def _table(outcomes: Sequence[Outcome]) -> str:
-    rows: list[tuple[str, ...]] = [_HEAD]
+def _rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    rows = []
     for o in outcomes:
         final = [f"{run.losses[-1]:.6f}" if run.losses else "-" for run in (o.old, o.new)]
         rows.append(
@@ -179,9 +180,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
                 "partly on the frozen twin" if o.new.frozen else "",
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return rows
 
 
 def run_demo(output: Path, *, only: Sequence[str] | None = None, as_json: bool = False) -> int:
@@ -216,24 +215,30 @@ def run_demo(output: Path, *, only: Sequence[str] | None = None, as_json: bool =
             for script in scripts:
                 _say(f"migrated code: {script['name']}")
                 new.append(_run(script, copy, shims=False))
-    except DemoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        output.mkdir(parents=True, exist_ok=True)
+    except (DemoError, OSError) as error:
+        say(f"error: {error}", "red", stderr=True)
         return 2
     outcomes = [Outcome(script["name"], a, b) for script, a, b in zip(scripts, old, new, strict=True)]
-    output.mkdir(parents=True, exist_ok=True)
     data = [{**asdict(o), "difference": o.difference, "good": o.good} for o in outcomes]
     (output / "demo.json").write_text(json.dumps(data, indent=2), encoding="utf-8")
     (output / "codemod.diff").write_text(diff, encoding="utf-8")
     _plot(outcomes, output / "demo.png")
-    print(json.dumps(data, indent=2) if as_json else _table(outcomes))
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+    else:
+        show_table("", _HEAD, _rows(outcomes))
     bad = [o.name for o in outcomes if not o.good]
     _say(f"curves: {output / 'demo.png'}, the codemod's diff: {output / 'codemod.diff'}")
-    _say("all numbers agree, no warning left" if not bad else f"NOT the same: {', '.join(bad)}")
+    if bad:
+        _say(f"NOT the same: {', '.join(bad)}", "bold red")
+    else:
+        _say("all numbers agree, no warning left", "green")
     return 1 if bad else 0
 
 
-def _say(text: str) -> None:
-    print(f"demo: {text}", file=sys.stderr, flush=True)
+def _say(text: str, style: str = "") -> None:
+    say(f"demo: {text}", style, stderr=True)
 
 
 def _codemod(folder: Path) -> str:

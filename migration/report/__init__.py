@@ -50,6 +50,7 @@ def run_report(output: Path, *, only: Sequence[str] = (), as_json: bool = False)
         ReportError: there is no checkout, or nothing to run.
     """
     checkout = find_checkout()
+    output.mkdir(parents=True, exist_ok=True)
     with progress() as bar:
         task = bar.add_task("parity records", total=None)
 
@@ -58,7 +59,6 @@ def run_report(output: Path, *, only: Sequence[str] = (), as_json: bool = False)
 
         entries = collect(checkout, only=only, say=say)
     data = as_data(entries)
-    output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(data, indent=2, allow_nan=False)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
     (output / "report.html").write_text(as_html(data), encoding="utf-8")

@@ -82,7 +82,9 @@ RULES: Final[dict[str, Rule]] = {
     "TL012": Rule(
         "configuration file",
         "change",
-        "Registry names and argument names in YAML, JSON and TOML files, under the paths that the catalog declares.",
+        "Registry names and argument names in YAML, JSON and TOML files, under the paths that the catalog declares. "
+        "Sections of an old factory (`type: combined`, ...) become a registry name with keyword arguments, where the "
+        "tree uses that factory; the text of each entry moves with its comments.",
     ),
     # notes about numbers
     "TL020": Rule(
@@ -200,6 +202,19 @@ RULES: Final[dict[str, Rule]] = {
         "left",
         "The file is not edited; it mentions an old path.",
     ),
+    "TL046": Rule(
+        "configuration section without an exact counterpart",
+        "left",
+        "The section has a key that the old factory ignored, a value that it could not use, or a layout that cannot be "
+        "moved safely; the file stays as it is. The new factory reads old sections as well, with their numbers, and refuses "
+        "keys that were ignored.",
+    ),
+    "TL047": Rule(
+        "configuration key that code reads",
+        "left",
+        "Python code of the tree reads a key of the section itself, and would not find it in the new form; the file stays "
+        "as it is. The new factory reads old sections as well.",
+    ),
     # errors
     "TL090": Rule("file does not parse", "error", "The file mentions old names but is not valid Python, JSON, YAML or TOML."),
     "TL091": Rule("file cannot be decoded", "error", "The bytes are not text in the encoding that the file declares."),
@@ -212,5 +227,5 @@ RULES: Final[dict[str, Rule]] = {
         "The rewritten file would not parse, or a second run would change it again; the file was left as it is. "
         "This is a defect of the codemod: please report it.",
     ),
-    "TL096": Rule("file cannot be written", "error", "Somebody else changed the file, or the operating system refused."),
+    "TL096": Rule("file cannot be written", "error", "The file has uncommitted changes (`--force` overrides that), somebody else changed it during the run, or the operating system refused."),
 }  # fmt: skip

@@ -418,6 +418,7 @@ def of_catalog(catalog: Catalog) -> Scout:
     made = Scout({*catalog.modules, *(modules - passed)}, aliased, ())
     made.old.names = {path.rpartition(".")[2] for path in paths}
     made.old.configs = {name for rule in catalog.configs for name in rule.names}
+    made.old.configs.update(*(rule.words for rule in catalog.factories))
     return made
 
 
@@ -425,6 +426,7 @@ def sections(text: str) -> list[tuple[str, str]]:
     """Header and text of each section of a catalog that has a name in it for us."""
     parts = (part.partition("\n") for part in text.split("\n[")[1:])
     kinds = {"[module]]": "module", "[symbol]]": "symbol", "config.names]": "config.names"}
+    kinds |= {"[config]]": "config", "[config.form]]": "config"}
     return [(kinds[header.strip()], body) for header, _, body in parts if header.strip() in kinds]
 
 

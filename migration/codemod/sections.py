@@ -179,7 +179,7 @@ class _Writer:
         if not self.source.starts_line(first):
             raise _Stays("the section begins in the middle of a line")
         for position, (_, (_, value)) in enumerate(self.members):
-            starts.append(ends[-1] if position else self.source.line_start(first))
+            starts.append(ends[-1] if position else self._above(first))
             ends.append(min(self.source.line_end(_end(value)) + len(self.source.newline), len(self.text)))
         self.chunks = {name: self.text[s:e] for (name, _), s, e in zip(self.members, starts, ends, strict=True)}
         self.spans = {name: (s, e) for (name, _), s, e in zip(self.members, starts, ends, strict=True)}
@@ -193,6 +193,14 @@ class _Writer:
         lines += self._arguments(loss, len(self.indent))
         text = "".join(lines)
         return Edit(starts[0], ends[-1], text if self.text[: ends[-1]].endswith(("\n", "\r")) else text.rstrip("\r\n"))
+
+    def _above(self, first: int) -> int:
+        """Where the comments of the first entry begin; those at the top of a file are the file's."""
+        start = self.source.line_start(first)
+        indent = self.source.indent(first)
+        while indent and start and self.text.startswith(f"{indent}#", self.source.line_start(start - 1)):
+            start = self.source.line_start(start - 1)
+        return start
 
     def _ended(self, text: str) -> str:
         return text if text.endswith(("\n", "\r")) else text + self.source.newline
@@ -286,13 +294,19 @@ class _Writer:
         inline = self.text[self.section.start] == "{" and bool(self.section.start)
         key, value = self.section.value[self.type_key]
         yield Edit(key.start, value.end, self._renamed(self.type_key, "name", loss.name, True, key.start, value.end))
-        for name in dropped:
-            key, value = self.section.value[name]
-            if inline:
-                raise _Stays(f"{name}: remove it, it has no effect")
-            rest = self.text[value.end : self.source.line_end(value.end)].strip()
-            start, end = self.source.line_start(key.start), self.source.line_end(value.end)
-            yield Edit(start, end if rest else min(end + len(self.source.newline), len(self.text)), rest)
+        kept = [member for member in self.members if member[0] not in dropped]
+        last = kept[-1][1][1].end
+        for position, (name, (key, value)) in enumerate(self.members):
+            if name not in dropped:
+                continue
+            if not inline:
+                rest = self.text[value.end : self.source.line_end(value.end)].strip()
+                start, end = self.source.line_start(key.start), self.source.line_end(value.end)
+                yield Edit(start, end if rest else min(end + len(self.source.newline), len(self.text)), rest)
+            elif key.start < last:
+                yield Edit(key.start, self.members[position + 1][1][0].start, "")
+            elif self.members[position - 1] is kept[-1]:
+                yield Edit(last, self.members[-1][1][1].end, "")
         added: list[str] = []
         for path, entry in self._dotted(loss, "kwargs"):
             if entry.old:
@@ -301,10 +315,10 @@ class _Writer:
                 yield Edit(key.start, value.end, text)
             else:
                 added.append(f"{path} = {scalar(entry.value, self.suffix)}")
-        last = max(value.end for _, (_, value) in self.members)
         if inline:
             yield Edit(last, last, "".join(f", {text}" for text in added))
         else:
+            # behind the last entry that is kept: the line of another may go
             end, indent = self.source.line_end(last), self.source.indent(self.members[-1][1][0].start)
             yield Edit(end, end, "".join(f"{self.source.newline}{indent}{text}" for text in added))
 

@@ -32,9 +32,13 @@ class OldWords:
 
     @functools.cached_property
     def configs(self) -> set[str]:
-        """Names of losses in configuration files."""
-        bodies = [body for text in self.texts for header, body in sections(text) if header == "config.names"]
-        return {key for body in bodies for key in _KEY.findall(body)}
+        """Names of losses in configuration files, and what marks the sections of an old factory."""
+        found: dict[str, list[str]] = {"config.names": [], "config": []}
+        for text in self.texts:
+            for header, body in sections(text):
+                found.get(header, []).append(body)
+        marks = {word for body in found["config"] for key in ("marks", "types") for word in strings(body, key)}
+        return marks.union(*map(_KEY.findall, found["config.names"]))
 
     @functools.cached_property
     def words(self) -> re.Pattern[bytes]:

@@ -519,3 +519,15 @@ def test_old_vicreg_and_sigreg_dictionaries() -> None:
         torch.testing.assert_close(after(a, a).loss, before(a, a)["loss"])
         directions = before._fixed_random_slices
         torch.testing.assert_close(after(a, b, directions=directions).loss, before(a, b)["loss"])
+
+
+def test_patches_are_joined_where_the_part_says_so() -> None:
+    """flatten_patches=False of the regulariser counts inside the combined losses, too."""
+    config = {"type": "hierarchical_combined", "vicreg_weight": 0.5, "vicreg_configs": [{"flatten_patches": False}] * 2}
+    config = {"loss": config, "model": {"num_hierarchies": 2}}
+    levels = [randn(6, 4, 3), randn(6, 2, 3, seed=1)], [randn(6, 4, 3, seed=2), randn(6, 2, 3, seed=3)]
+    before = twin("hjepa.combined.create_loss_from_config")(config).double()(*levels)
+    after = create_loss_from_config(config).double()(*levels)
+    torch.testing.assert_close(after["loss"], before["loss"])
+    flat = create_loss_from_config({**config, "loss": {**config["loss"], "vicreg_configs": [{}, {}]}}).double()(*levels)
+    assert not torch.isclose(flat["loss"], after["loss"])

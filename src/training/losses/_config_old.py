@@ -183,6 +183,7 @@ def _hjepa_sigreg(section: Section, path: str) -> dict[str, Any]:
             "regularizer_weight": section.get("sigreg_loss_weight", 1.0),
             "regularize": "context",
             "views": "halves",
+            "tokens": "keep",
         },
     }
 
@@ -212,7 +213,8 @@ def _hierarchical(section: Section, path: str) -> dict[str, Any]:
         reject_unknown(where, config, known)
         names = {name: name for name in known} | {"flatten_patches": "tokens"}
         per_level.append(_take(config, names, where))
-    return {"name": "hjepa_combined", "kwargs": {**made, "vicreg_configs": per_level}}
+    kept = {"tokens": "keep"} if any("tokens" in config for config in per_level) else {}
+    return {"name": "hjepa_combined", "kwargs": {**made, **kept, "vicreg_configs": per_level}}
 
 
 def _images(section: Section, path: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_features, require_number
-from ..functional import info_nce, retrieval_metrics, uniform_targets
+from ..functional import info_nce, retrieval_metrics
 from ..loss_registry import LossRegistry
 
 __all__ = ["CLIPLoss"]
@@ -85,26 +85,23 @@ class CLIPLoss(BaseContrastiveLoss):
             logits = self.scale_by_temperature(self.compute_similarity(*projected))
         elif logits.shape != (batch, batch):
             raise ValueError(f"logits must be [{batch}, {batch}], found {list(logits.shape)}")
+        metrics = self.measure(logits, positive) if self.metrics else {}
         output = self.contrast(logits, positive)
-        if self.metrics:
-            output.update(self.measure(logits, positive))
+        output.update(metrics)
         return output
 
     def contrast(self, logits: Tensor, positive: Tensor | None) -> LossOutput:
         """Both directions of ``logits``; ``positive`` is ``None`` for the diagonal."""
-        other = None if positive is None else positive.mT
-        return self.two_way_output(
-            info_nce(logits, positive, label_smoothing=self.label_smoothing),
-            info_nce(logits.mT, other, label_smoothing=self.label_smoothing),
-        )
+        rows, columns = (info_nce(logits, positive, label_smoothing=self.label_smoothing, dim=d) for d in (1, 0))
+        return self.two_way_output(rows, columns)
 
     @torch.no_grad()
     def measure(self, logits: Tensor, positive: Tensor | None) -> dict[str, Tensor]:
         """Retrieval metrics and cosines."""
-        cosines = logits * self.temperature
-        matched = (
-            cosines.diagonal() if positive is None else (cosines * uniform_targets(positive, cosines.dtype)).sum(1)
-        )
-        mean, own = cosines.mean(), matched.mean()
+        if positive is None:
+            matched = logits.diagonal()
+        else:
+            matched = torch.where(positive, logits, 0.0).sum(dim=1) / positive.sum(dim=1, dtype=torch.int32)
+        mean, own = logits.mean() * self.temperature, matched.mean() * self.temperature
         similarities = {"similarity_mean": mean, "similarity_positive": own, "similarity_gap": own - mean}
         return retrieval_metrics(logits, positive) | similarities

@@ -151,16 +151,16 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         positive = None if match_ids is None else self.create_positive_mask(batch, match_ids, device=z_a.device)
         inputs = (l2_normalize(z_a), l2_normalize(z_b)) if self.normalize_input else (z_a, z_b)
         projected = self.project(vision=inputs[0], text=inputs[1])
-        cosines = self.compute_similarity(*projected)
+        vicreg = self.vicreg(*(projected if self.project_vicreg else (z_a, z_b)))
+        logits = self.scale_by_temperature(self.compute_similarity(*projected))
         if self.project_vicreg:
-            regularised, compared = projected, cosines
+            alignment = self._align(logits.detach(), self._temperature)
         else:
-            regularised, compared = (z_a, z_b), dot_similarity(l2_normalize(z_a), l2_normalize(z_b))
-        logits = self.scale_by_temperature(cosines)
-        rows, columns = info_nce(logits, positive), info_nce(logits.mT, None if positive is None else positive.mT)
+            alignment = self._align(dot_similarity(l2_normalize(z_a.detach()), l2_normalize(z_b.detach())), 1.0)
+        # before there is a graph, which takes memory
+        metrics = retrieval_metrics(logits.detach(), positive) if self.metrics else {}
+        rows, columns = info_nce(logits, positive), info_nce(logits, positive, dim=0)
         contrastive = (rows.mean() + columns.mean()) / 2
-        vicreg = self.vicreg(*regularised)
-        alignment = self._align(compared.detach())
         ahead = self.transition_progress.to(contrastive.dtype)
         loss = (1 - ahead) * contrastive + ahead * vicreg.loss
         step = self.step.to(ahead.dtype)
@@ -176,14 +176,13 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
             else (step / deadline).clamp(max=1),
             "temperature": torch.full_like(ahead, self._temperature),
         }
-        entries |= alignment | {key: value for key, value in vicreg.items() if key != "loss"}
-        if self.metrics:
-            entries |= retrieval_metrics(logits.detach(), positive)
+        entries |= alignment | {key: value for key, value in vicreg.items() if key != "loss"} | metrics
         return self.output(loss, **entries)
 
     @torch.no_grad()
-    def _align(self, cosines: Tensor) -> dict[str, Tensor]:
-        diagonal, mean = cosines.diagonal().mean(), cosines.mean()
+    def _align(self, similarity: Tensor, scale: float) -> dict[str, Tensor]:
+        """Means of the cosines ``scale * similarity``."""
+        diagonal, mean = similarity.diagonal().mean() * scale, similarity.mean() * scale
         gap = diagonal - mean
         if self.training:
             self.alignment_gap.lerp_(gap.to(self.alignment_gap.dtype), 1 - self.gap_momentum)
@@ -191,5 +190,5 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
             "diagonal_similarity": diagonal,
             "mean_similarity": mean,
             "alignment_gap": gap,
-            "alignment_snr": gap.abs() / (cosines.std() + 1e-6),
+            "alignment_snr": gap.abs() / (similarity.std() * scale + 1e-6),
         }

@@ -102,6 +102,7 @@ def info_nce(
     *,
     label_smoothing: float = 0.0,
     negative_lse: Tensor | None = None,
+    dim: int = 1,
 ) -> Tensor:
     """InfoNCE per row, uniform over all positives of the row.
 
@@ -114,20 +115,23 @@ def info_nce(
         positive: boolean ``[B, C]``; default: the diagonal.
         label_smoothing: share of the target that is spread evenly over the ``C`` columns.
         negative_lse: ``[B]`` log-sum-exp of further negatives (a queue), which enter the denominator only.
+        dim: 0 for the columns in place of the rows (``[C]``), without a transposed copy.
     """
-    logits = upcast(logits)
-    denominator = torch.logsumexp(logits, dim=1)
-    if negative_lse is not None:
-        denominator = torch.logaddexp(denominator, negative_lse)
-    if positive is None:
-        matched, none = logits.diagonal(), None
+    scores = upcast(logits)
+    excess: Tensor | float = 0.0
+    if negative_lse is None:
+        scores = F.log_softmax(scores, dim=dim)  # its gradient takes half the memory of that of a log-sum-exp
     else:
-        count = positive.sum(dim=1)
-        matched, none = (logits * positive).sum(dim=1) / count.clamp(min=1), count == 0
+        excess = torch.logaddexp(torch.logsumexp(scores, dim=dim), negative_lse)
+    if positive is None:
+        matched, lone = scores.diagonal(), None
+    else:
+        count = positive.sum(dim=dim, dtype=torch.int32)  # int64 would be a copy of eight bytes an element
+        matched, lone = torch.where(positive, scores, 0.0).sum(dim=dim) / count.clamp(min=1), count == 0
     if label_smoothing:
-        matched = (1.0 - label_smoothing) * matched + label_smoothing * logits.mean(dim=1)
-    loss = denominator - matched
-    return loss if none is None else loss.masked_fill(none, 0.0)
+        matched = (1.0 - label_smoothing) * matched + label_smoothing * scores.mean(dim=dim)
+    loss = excess - matched
+    return loss if lone is None else loss.masked_fill(lone, 0.0)
 
 
 def self_logits(z: Tensor, temperature: float | Tensor) -> Tensor:
@@ -151,9 +155,9 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, *, redu
     if z_a.shape != z_b.shape or z_a.dim() != 2:
         raise ValueError(f"z_a and z_b must both be [B, D], found {list(z_a.shape)} and {list(z_b.shape)}")
     batch = z_a.shape[0]
+    partner = torch.arange(2 * batch, device=z_a.device).roll(batch)
     logits = self_logits(torch.cat([z_a, z_b]), temperature)
-    matched = torch.cat([logits.diagonal(batch), logits.diagonal(-batch)])
-    return reduce(torch.logsumexp(logits, dim=1) - matched, reduction)
+    return reduce(F.cross_entropy(logits, partner, reduction="none"), reduction)
 
 
 def supervised_contrastive(

@@ -122,7 +122,7 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         rows, columns = extra or (None, None)
         return (
             info_nce(logits, positive, negative_lse=rows).mean()
-            + info_nce(logits.mT, positive.mT, negative_lse=columns).mean()
+            + info_nce(logits, positive, negative_lse=columns, dim=0).mean()
         ) / 2
 
     def _hard(self, v: Tensor, t: Tensor, negatives: Mapping[str, Tensor]) -> list[Tensor]:

@@ -80,7 +80,7 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
         batch = len(v)
         positive = None if ids is None else self.create_positive_mask(batch, ids, device=v.device)
         logits = self.scale_by_temperature(dot_similarity(v, t))
-        rows, columns = info_nce(logits, positive), info_nce(logits.mT, None if positive is None else positive.mT)
+        rows, columns = info_nce(logits, positive), info_nce(logits, positive, dim=0)
         terms = {"infonce": (self.apply_reduction(rows) + self.apply_reduction(columns)) / 2}
         if ids is None:
             terms["nt_xent"] = nt_xent(v, t, self.temperature, reduction=self.reduction)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _nothing(survey, "--write" in given)
         return _run(_parser().parse_args(given), survey)
     except FileError as error:
-        print(f"codemod: {error}", file=sys.stderr)
+        print(f"codemod: {error.code}: {error}", file=sys.stderr)
         return ERRORS
     except KeyboardInterrupt:
         print("codemod: interrupted", file=sys.stderr)

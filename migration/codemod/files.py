@@ -133,7 +133,7 @@ def uncommitted(paths: Sequence[str]) -> list[str]:
     for path in paths:
         root = repository_root(Path(path).parent)
         if root is not None:
-            by_root.setdefault(root, []).append(os.path.abspath(path))
+            by_root.setdefault(root, []).append(path)
     dirty: list[str] = []
     for root, members in by_root.items():
         command = ["git", "-c", "core.fsmonitor=false", "-C", str(root), "status", "--porcelain", "-z", "--no-renames"]

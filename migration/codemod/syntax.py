@@ -8,6 +8,8 @@ parsed by ``ast``; then the masked parts are parsed alone and put into the tree 
 from __future__ import annotations
 
 import ast
+import re
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +17,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from .errors import FileError
+
+_STACK = 1 << 28
+_DEPTH, _CHAIN = 100, 600
+_NEW = re.compile(r"\b(?:def|class)\s+\w+\s*\[|^\s*type\s+\w|[;:]\s*type\s+\w|[fF][rR]?[\"']", re.M)
+_LINKS = re.compile(r"[-()\[\]{}\n+*/|&^%@.<>]|\b(?:if|elif|and|or)\b")
+_PREFIXES = re.compile(rf"(?:(?:[-+~]|\bnot\b|\bawait\b|\blambda\b[^:\n]*:)\s*){{{_DEPTH}}}")
 
 
 def parse(text: str) -> ast.Module:
@@ -103,26 +111,49 @@ class _Masks:
 
 def _newer(text: str) -> ast.Module | None:
     """The tree of a text in newer syntax, or ``None``."""
-    try:
-        import libcst
-        from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
-    except ImportError:
+    if find_spec("libcst") is None or not _NEW.search(text) or _deep(text):
         return None
+    found: list[ast.Module] = []
+    # the parser recurses in native code, where the end of the stack is the end of the process
+    before = threading.stack_size(_STACK)
+    try:
+        thread = threading.Thread(target=_unmasked, args=(text, found))
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    return found[0] if found else None
+
+
+def _deep(text: str) -> bool:
+    """Whether a statement is nested or chained as no hand would do it; what strings and comments hold counts too."""
+    depth = chained = branches = 0
+    for token in _LINKS.findall(text):
+        if token == "\n":
+            chained = chained if depth else 0
+            continue
+        chained += 1
+        branches += token == "elif"
+        depth = max(depth + (token in "([{") - (token in ")]}"), 0)
+        if depth > _DEPTH or max(chained, branches) > _CHAIN:
+            return True
+    return _PREFIXES.search(text) is not None
+
+
+def _unmasked(text: str, found: list[ast.Module]) -> None:
+    import libcst
+    from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
+
     try:
         wrapper = MetadataWrapper(libcst.parse_module(text), unsafe_skip_copy=True)
         spans = wrapper.resolve(ByteSpanPositionProvider)
         masks = _Masks(bytearray(text.encode()))
         for node in _nodes(wrapper.module):
             _mask(node, spans, masks)
-        if not (masks.parameters or masks.aliases or masks.strings):
-            return None
-        return _Graft(text, masks).tree(_parsed(bytes(masks.data)))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a panic of the parser is no Exception
-        if isinstance(error, SystemExit):
-            raise
-        return None
+        if masks.parameters or masks.aliases or masks.strings:
+            found.append(_Graft(text, masks).tree(_parsed(bytes(masks.data))))
+    except BaseException:  # whatever a parser says of a file that `ast` cannot read; a panic is no Exception
+        return
 
 
 def _nodes(top: Any) -> Iterator[Any]:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from migration.codemod import cli
 from migration.codemod.codes import RULES
-from tests.codemod.support import rewritten
+from tests.codemod.console import answer, sessions
+from tests.codemod.support import CATALOG, rewritten
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "codemod"
 EXAMPLE = re.compile(r"Before:\n\n```python\n(.*?)```\n\nAfter(?:: unchanged\.|:\n\n```python\n(.*?)```)", re.S)
@@ -33,6 +35,33 @@ def test_page(code: str) -> None:
         new, outcome = rewritten(before)
         assert new == (after or before)
         assert code in {finding.code for finding in outcome.findings}
+
+
+def test_each_page_has_an_example() -> None:
+    for code in RULES:
+        text = (DOCS / f"{code}.md").read_text(encoding="utf-8")
+        assert "Before:" in text or "File:" in text or any(sessions(text)), code
+
+
+WITH_CONSOLE = [code for code in RULES if any(sessions((DOCS / f"{code}.md").read_text(encoding="utf-8")))]
+
+
+@pytest.mark.parametrize("code", WITH_CONSOLE)
+def test_console(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: list[str]) -> str:
+        cli.main([*arguments, "--catalog", str(CATALOG)])
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    for number, commands in enumerate(sessions((DOCS / f"{code}.md").read_text(encoding="utf-8"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        for command, shown in commands:
+            assert answer(command, shown, folder, run) == shown, command
+        assert any(code in shown for _, shown in commands)
 
 
 def test_the_hooks_are_for_the_whole_repository() -> None:

@@ -43,6 +43,8 @@ else:
 
 TESTS = ["tests/unit", "tests/contract", "tests/parity"]
 EXPENSIVE = ("compile", "test_demo", "test_readme", "usage_examples", "test_tools")
+INTERFACE = "tests/contract/test_interface.py"
+DEFAULTS = f"{INTERFACE}::test_defaults"
 LONGEST = 3.0
 """Seconds: slower tests are left out."""
 BUDGET, MOST = 8.0, 150
@@ -249,11 +251,18 @@ class Chooser:
         if mutant.module not in self.maps:
             self.maps[mutant.module] = self.lines.by_line(mutant.module, text)
         by_line = self.maps[mutant.module]
-        tests = {t for n in range(mutant.first, mutant.last + 1) for t in by_line.get(n, ())} & self.usable
+        tests: set[str] = set()
+        # lines that are new since the recording: whoever executes the function, then the file
+        for first, last in ((mutant.first, mutant.last), mutant.scope, (1, text.count("\n") + 1)):
+            tests = tests or {t for n in range(first, last + 1) for t in by_line.get(n, ())} & self.usable
+        if (mutant.first, mutant.last) == mutant.scope:
+            # defaults are read without executing a line
+            tests |= {f"{DEFAULTS}[{name}]" for name in mutant.inside.split(".")} & self.usable
         seconds = {test: self.lines.tests[test]["seconds"] for test in tests}
         by_file: dict[str, list[str]] = defaultdict(list)
         for test in sorted(tests, key=lambda t: (seconds[t], t)):
             by_file[test.partition("::")[0]].append(test)
+        interface = [test for test in tests if test.startswith(INTERFACE)]
         # the quickest of every file, the second quickest of every file, ...
         turns = [t for rank in range(max(map(len, by_file.values()), default=0)) for t in _at(by_file.values(), rank)]
         known = [
@@ -263,7 +272,7 @@ class Chooser:
             if test in tests
         ]
         chosen, total = [], 0.0
-        for test in dict.fromkeys([*known, *turns]):
+        for test in dict.fromkeys([*known, *interface, *turns]):
             total += seconds[test]
             if chosen and (total > BUDGET or len(chosen) >= MOST):
                 break

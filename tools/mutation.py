@@ -31,6 +31,8 @@ class Mutant:
     """Whoever executes a line from here ..."""
     last: int
     """... to here executes the change: the statement, for a default value the function, else the file."""
+    scope: tuple[int, int]
+    """First and last line of the function, else of the file."""
     inside: str
     """Qualified name of the function or class."""
     key: str
@@ -93,7 +95,9 @@ class Finder(ast.NodeVisitor):
         inside = ".".join(self.names)
         parts = [str(self.path.relative_to(SOURCE)), inside, text.decode(), str(offset), before, after]
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-        self.found.append(Mutant(self.path, place[0], place[1], before, after, *place[2:], *self.span, inside, key))
+        self.found.append(
+            Mutant(self.path, place[0], place[1], before, after, *place[2:], *self.span, self.scope, inside, key)
+        )
 
     def between(self, left: ast.expr, right: ast.expr, new: str, symbols: tuple[str, ...]) -> None:
         place = (left.end_lineno or 0, left.end_col_offset or 0, right.lineno, right.col_offset)

@@ -1,0 +1,417 @@
+"""Values exactly at the edges of conditions, single elements, and small numbers worked out by hand.
+
+Found by ``tools/mutants.py``: each of these tests fails for a change of the code that no other test noticed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.losses.balancing import (
+    GeometricMeanLoss,
+    GradNormLoss,
+    LossBalanceMonitor,
+    ProductLoss,
+    UncertaintyWeightedLoss,
+    gradnorm,
+)
+from training.losses.balancing.monitor import RESOLUTION
+from training.losses.base import BaseLoss, BaseSupervisedLoss, require_number
+from training.losses.base.mixins import HardNegativeMiningMixin, TemperatureScalingMixin
+from training.losses.base.warmup import WarmupFactor
+from training.losses.functional import l2_normalize, standardize
+from training.losses.functional.activity import mean_activity
+from training.losses.functional.precision import eps_for
+from training.losses.temporal import EnergyLoss, PresentationSchedule
+from training.losses.temporal.presentation import reaction_steps
+
+
+def close(got: Any, want: Any, **tolerance: float) -> None:
+    torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(want), **tolerance)
+
+
+# --- the monitor: warnings come beyond a threshold, not at it ---------------------------------------------------------
+
+
+def look(monitor: LossBalanceMonitor, terms: dict[str, float], **more: Any) -> Any:
+    """One update with the given terms; ``loss`` and ``floor_penalty`` may come with them."""
+    norms, images = more.pop("norms", None), more.pop("images", None)
+    output = {f"terms.{name}": torch.tensor(value) for name, value in terms.items()}
+    output |= {name: torch.tensor(value) for name, value in more.items()}
+    given = None if norms is None else {name: torch.tensor(value) for name, value in norms.items()}
+    return monitor.update(output, gradient_norms=given, images=images)
+
+
+def kinds(report: Any) -> list[str]:
+    return [warning.kind for warning in report.warnings]
+
+
+def test_monitor_logs() -> None:
+    metrics = look(LossBalanceMonitor(eps=0.5), {"a": 0.5, "b": -0.5, "c": -1.0, "d": 1.5}).metrics
+    assert metrics["log/a"] == 0.0
+    assert metrics["log/b"] == -math.inf
+    assert math.isnan(metrics["log/c"])
+    assert metrics["log/d"] == math.log(2.0)
+
+
+def test_monitor_small_values() -> None:
+    monitor = LossBalanceMonitor(eps=2.0**-10, vanishing=4.0, log_fall=50.0, jump=50.0)
+    assert kinds(look(monitor, {"a": 0.0})) == ["vanishing"]  # zero is not negative
+    assert kinds(look(monitor, {"a": 2.0**-8})) == []
+    assert kinds(look(monitor, {"a": 2.0**-9})) == ["vanishing"]
+
+
+def test_monitor_gradient_norms() -> None:
+    monitor = LossBalanceMonitor(gradient_ratio=4.0)
+    assert kinds(look(monitor, {"a": 1.0}, norms={"a": 8.0, "b": 2.0})) == []
+    assert kinds(look(monitor, {"a": 1.0}, norms={"a": 8.5, "b": 2.0})) == ["gradients_apart"]
+    report = look(monitor, {"a": 1.0}, norms={"a": 1.0, "b": 0.0})
+    assert report.metrics["gradient_ratio"] == math.inf
+    assert kinds(look(LossBalanceMonitor(gradient_ratio=0.5), {"a": 1.0})) == []  # no norms, no ratio
+
+
+def test_monitor_images() -> None:
+    images = torch.stack([torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.full((2, 2), 3.0)])
+    spread = float(images[0].std()) / 2  # the second image is uniform
+    report = look(LossBalanceMonitor(image_std=2 * spread), {"a": 1.0}, images=images)
+    assert report.metrics["image_std"] == pytest.approx(spread, rel=1e-6)
+    assert kinds(report) == ["uniform_image"]
+    exactly = report.metrics["image_std"]
+    assert kinds(look(LossBalanceMonitor(image_std=exactly), {"a": 1.0}, images=images)) == []
+
+
+def test_monitor_penalty_shares() -> None:
+    terms = {"a": 3.0, "b": 0.25}
+    share = look(LossBalanceMonitor(), terms, floor_penalty=1.0).metrics["penalty_share"]
+    notice = LossBalanceMonitor(share_notice=share, share_dominates=0.99)
+    assert kinds(look(notice, terms, floor_penalty=1.0)) == []
+    dominates = LossBalanceMonitor(share_notice=share / 2, share_dominates=share)
+    assert kinds(look(dominates, terms, floor_penalty=1.0)) == ["penalty_notice"]
+    nothing = look(LossBalanceMonitor(eps=0.5, vanishing=1e-9), {"a": 0.5}, floor_penalty=0.0)
+    assert nothing.metrics["penalty_share"] == 0.0
+    assert kinds(nothing) == []
+
+
+def test_monitor_inactive_penalties() -> None:
+    def seen(value: float, **more: float) -> list[str]:
+        return kinds(look(LossBalanceMonitor(floor=0.5), {"a": value}, **more))
+
+    assert seen(0.25, floor_penalty=0.0, loss=4.0) == ["penalty_inactive"]
+    assert seen(0.5, floor_penalty=0.0, loss=4.0) == []  # at the floor, not below
+    assert seen(0.25, floor_penalty=2 * RESOLUTION, loss=4.0) == ["penalty_inactive"]
+    assert seen(0.25, floor_penalty=4 * RESOLUTION, loss=4.0) == []
+    assert seen(0.25, floor_penalty=1.25 * RESOLUTION) == []  # without a loss: measured against 1
+
+
+def test_monitor_falls() -> None:
+    def fall(limit: float, first: dict[str, float], second: dict[str, float], **more: float) -> list[str]:
+        monitor = LossBalanceMonitor(log_fall=limit, jump=50.0, **more)
+        assert kinds(look(monitor, first)) == []
+        return kinds(look(monitor, second))
+
+    exactly = math.log(1.0 + 1e-8) - math.log(0.125 + 1e-8)
+    assert fall(exactly, {"a": 1.0}, {"a": 0.125}) == []
+    assert fall(exactly * 0.99, {"a": 1.0}, {"a": 0.125}) == ["vanishing"]
+    assert fall(3.0, {"a": 1.0}, {"a": 1.0, "new": 0.01}) == []  # no past, no fall
+    assert fall(1.0, {"a": 1.0}, {"a": 0.0001}, eps=0.5, vanishing=1e-9) == ["vanishing"]
+
+
+def after(log_means: list[float], **options: float) -> list[str]:
+    """Warnings of a step whose logarithm is exactly 0, behind the given ones."""
+    monitor = LossBalanceMonitor(eps=0.5, vanishing=1e-9, log_fall=50.0, **options)
+    monitor.load_state_dict({"step": 3, "first": {"a": 1.0}, "terms": [{"a": 0.5}], "log_means": log_means})
+    return kinds(look(monitor, {"a": 0.5}))
+
+
+def test_monitor_jumps() -> None:
+    assert after([-2.0], jump=2.0) == []
+    assert after([-2.0], jump=1.99) == ["jump"]
+    steady = [-16.0 + i for i in range(11)]  # ten moves of 1, the last value is -6
+    assert after(steady, jump=7.0, jump_factor=6.0) == []
+    assert after(steady, jump=7.0, jump_factor=5.0) == ["jump"]
+    assert after(steady[1:], jump=7.0, jump_factor=5.0) == []  # nine moves say nothing yet
+    assert after(steady, jump=7.0, jump_factor=5.0, jump_floor=6.0) == []
+    assert kinds(look(LossBalanceMonitor(jump=0.5), {"a": 1.0})) == []  # the first step has no jump
+
+
+def test_monitor_competition() -> None:
+    def over(first: dict[str, float], second: dict[str, float]) -> list[str]:
+        monitor = LossBalanceMonitor(window=2, compete=0.25, jump=50.0)
+        reports = [look(monitor, terms) for terms in (first, first, second)]
+        return kinds(reports[-1])
+
+    assert over({"a": 1.0, "b": 1.0}, {"a": 2.0, "b": 0.5}) == ["competing"]
+    assert over({"a": 1.0, "b": 1.0}, {"a": 1.25, "b": 0.5}) == []
+    assert over({"a": 1.0, "b": 1.0}, {"a": 2.0, "b": 0.75}) == []
+    assert over({"a": 1.0, "b": 1.0}, {"a": 2.0, "b": 1.0}) == []
+    assert over({"a": 1.0}, {"a": 2.0, "new": 0.5}) == []
+    assert over({"a": 1.0}, {"a": 0.5, "new": 9.0}) == []
+
+
+# --- balancers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "laplace", "classification"])
+@pytest.mark.parametrize(("start", "size"), [(3.0, 1e-3), (3.0, 500.0), (-3.0, 1e-3), (-3.0, 500.0), (0.5, 3.0)])
+def test_uncertainty_range(kind: str, start: float, size: float) -> None:
+    """Value and slope are those of the nearest end of the range; no slope that leads further out."""
+    low, high = -2.0, 2.0
+    rate, front = {"gaussian": (1.0, 0.5), "laplace": (0.5, 1.0), "classification": (1.0, 1.0)}[kind]
+    loss = UncertaintyWeightedLoss(names=["a"], likelihood=kind, init=start, log_variance_range=(low, high)).double()
+    out = loss({"a": torch.tensor(size, dtype=torch.float64)})
+    out.loss.backward()
+    (parameter,) = loss.parameters()
+    inside = min(max(start, low), high)
+    weight = front * math.exp(-rate * inside)
+    slope = 0.5 - rate * weight * size
+    outward = (start < low and slope > 0) or (start > high and slope < 0)
+    close(float(out.loss.detach()), weight * size + inside / 2)
+    close(float(parameter.grad), 0.0 if outward else slope)
+
+
+@pytest.mark.parametrize(("start", "size"), [(2.0, 500.0), (-2.0, 1e-3)])
+def test_uncertainty_at_the_ends(start: float, size: float) -> None:
+    loss = UncertaintyWeightedLoss(names=["a"], init=start, log_variance_range=(-2.0, 2.0)).double()
+    loss({"a": torch.tensor(size, dtype=torch.float64)}).loss.backward()
+    assert [float(p.grad) for p in loss.parameters()] == [0.0]
+
+
+def test_uncertainty_starts_with_equal_weights() -> None:
+    loss = UncertaintyWeightedLoss(names=["a", "b"], init={"a": 1.0}).double()
+    assert sorted(float(p.detach()) for p in loss.parameters()) == [0.0, 1.0]
+
+
+def balanced(values: dict[str, float], **options: Any) -> tuple[GradNormLoss, dict[str, Tensor]]:
+    loss = GradNormLoss(names=list(values), **options).double()
+    shared = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    return loss, loss.balance({name: (shared * value).sum() for name, value in values.items()}, shared)
+
+
+def test_gradnorm_of_zero_losses() -> None:
+    _, seen = balanced({"a": 0.0, "b": 0.0})
+    close(seen["inverse_rate"], torch.ones(2, dtype=torch.float64))
+    assert all(float(w) == 1.0 for w in seen["weights"])
+
+
+def test_gradnorm_leaves_out_steps_that_are_not_finite() -> None:
+    for values in ({"a": 1.0, "b": math.inf}, {"a": math.inf, "b": 1.0}):
+        loss, _ = balanced(values)
+        assert [float(w) for w in loss.weight.stack()] == [1.0, 1.0]
+        assert not bool(loss.started)
+    # finite losses with a gradient that is not
+    loss = GradNormLoss(names=["a", "b"]).double()
+    shared = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    loss.balance({"a": shared.sqrt().sum(), "b": (shared + 1).sum()}, shared)
+    assert [float(w) for w in loss.weight.stack()] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_gradnorm_over_processes(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_reduce(both: Tensor) -> None:
+        assert world > 1
+        both += torch.tensor([[2.0, 4.0], [6.0, 8.0]])
+
+    ready = {"is_available": lambda: True, "is_initialized": lambda: True, "get_world_size": lambda: world}
+    monkeypatch.setattr(gradnorm, "distributed", SimpleNamespace(**ready, all_reduce=all_reduce))
+    norms, losses = gradnorm._averaged(torch.tensor([1.0, 3.0]), torch.tensor([5.0, 7.0]))
+    close(norms, torch.tensor([1.5, 3.5] if world == 2 else [1.0, 3.0]))
+    close(losses, torch.tensor([5.5, 7.5] if world == 2 else [5.0, 7.0]))
+
+
+def test_product_means() -> None:
+    loss = ProductLoss(names=["a"], mean_steps=2, momentum=0.75, include_current=True).double().train()
+    assert [float(v) for v in loss.running_mean.stack()] == [1.0]
+    seen = []
+    for value in (1.0, 3.0, 6.0):
+        loss({"a": torch.tensor(value, dtype=torch.float64)})
+        seen.append(float(loss.running_mean.stack()))
+    assert seen == [1.0, 2.0, 3.0]  # the mean of two, then three quarters of it and a quarter of the value
+
+
+def test_product_of_tiny_values() -> None:
+    loss = ProductLoss(names=["a"]).double().eval()
+    out = loss({"a": torch.tensor(1e-8, dtype=torch.float64)})
+    close(float(out["normalized.a"]), 0.5)
+
+
+def test_geometric_mean_takes_zero_and_refuses_less() -> None:
+    loss = GeometricMeanLoss(check=True).double()
+    for value in (0.0, 0.5):
+        assert torch.isfinite(loss({"a": torch.tensor(value, dtype=torch.float64)}).loss)
+    with pytest.raises(ValueError, match="negative"):
+        loss({"a": torch.tensor(-0.5, dtype=torch.float64)})
+
+
+# --- base -------------------------------------------------------------------------------------------------------------
+
+
+def test_messages_name_the_bounds_that_there_are() -> None:
+    for bounds, words in (
+        ({}, "a number"),
+        ({"low": 1.0}, "a number at least 1"),
+        ({"high": 2.0}, "a number at most 2"),
+        ({"low": 1.0, "high": 2.0, "exclusive": True}, "a number greater than 1 and at most 2"),
+        ({"low": 0, "integer": True}, "an integer at least 0"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            require_number("x", "y", **bounds)  # type: ignore[arg-type]  # wrong on purpose
+        assert str(caught.value) == f"x must be {words}, found 'y'"
+
+
+class Rows(BaseSupervisedLoss):
+    def forward(self, logits: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self.weighted_cross_entropy(logits, targets, weight)
+
+
+def test_weighted_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0], [math.log(7.0), 0.0]], dtype=torch.float64)
+    targets, weight = torch.tensor([1, -100, 0]), torch.tensor([2.0, 5.0, 0.5], dtype=torch.float64)
+    costs = [-math.log(3 / 4), 0.0, -math.log(7 / 8)]
+    plain = Rows(reduction="mean")
+    close(float(plain(logits, targets)), (costs[0] + costs[2]) / 2)
+    close(float(plain(logits, targets, weight)), (2 * costs[0] + 0.5 * costs[2]) / 2.5)
+    classes = Rows(reduction="mean", class_weights=torch.tensor([3.0, 0.25])).double()
+    close(float(classes(logits, targets)), (0.25 * costs[0] + 3 * costs[2]) / 3.25)
+    close(float(Rows(reduction="sum")(logits, targets)), costs[0] + costs[2])
+    assert float(plain(logits, torch.full((3,), -100))) == 0.0
+    with pytest.raises(ValueError, match="class_weights"):
+        Rows(class_weights=torch.tensor([-1.0, 1.0]))
+
+
+class Pieces(TemperatureScalingMixin, HardNegativeMiningMixin, nn.Module):
+    pass
+
+
+def test_learned_temperature_of_one() -> None:
+    made = Pieces()
+    made.init_temperature(temperature=1.0, learnable=True)
+    assert float(made.logit_scale.detach()) == 0.0
+    assert float(torch.as_tensor(made.scale).detach()) == 1.0
+    assert float(torch.as_tensor(made.temperature).detach()) == 1.0
+
+
+def test_hard_negatives_by_percentile() -> None:
+    made = Pieces()
+    made.init_mining(percentile=75.0, weight=3.0)
+    similarity = torch.tensor([[9.0, 0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 9.0, 8.0, 6.0, 4.0, 2.0]])
+    positive = torch.zeros(2, 6, dtype=torch.bool)
+    positive[0, 0] = positive[1, 1] = True
+    # the upper quarters of 0..4 and of (0, 2, 4, 6, 8) begin at 3 and at 6
+    wanted = torch.tensor([[0.0, 1.0, 1.0, 1.0, 3.0, 3.0], [1.0, 0.0, 3.0, 3.0, 1.0, 1.0]])
+    assert torch.equal(made.mine_hard_negatives(similarity, positive), wanted)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "of", "epoch", "step", "total", "wanted"),
+    [
+        (1, 1, 0, 2, 4, 0.5),
+        (4, 2, 0, 1, 1, 0.25),
+        (0, 2, 0, 1, 4, 1.0),
+        (4, 2, 0, 1, 4, 0.125),
+        (4, 2, 1, 5, 0, 0.25),
+        (4, 2, 1, 0, 8, 0.25),
+        (1, 2, 1, 0, 0, 1.0),
+        (2, 0, 0, 1, 8, 0.0625),
+    ],
+)
+def test_linear_warmup(epochs: int, of: int, epoch: int, step: int, total: int, wanted: float) -> None:
+    warmup = WarmupFactor("linear", warmup_epochs=epochs, num_epochs=of)
+    warmup.update_epoch(epoch)
+    warmup.update_step(step, total)
+    assert float(warmup(torch.zeros((), dtype=torch.float64))) == wanted
+
+
+@pytest.mark.parametrize("driven", ["update_epoch", "update_step", ""])
+def test_a_warmup_that_nobody_drives_says_so_once(driven: str, caplog: pytest.LogCaptureFixture) -> None:
+    warmup = WarmupFactor("linear", warmup_epochs=2, num_epochs=4).train()
+    if driven:
+        getattr(warmup, driven)(*((0,) if driven == "update_epoch" else (0, 8)))
+    with caplog.at_level(logging.WARNING):
+        warmup(torch.zeros(()))
+        warmup(torch.zeros(()))
+    assert len(caplog.records) == (0 if driven else 1)
+
+
+class Plain(BaseLoss):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.apply_reduction(x)
+
+
+def test_means_over_few_elements() -> None:
+    x = torch.tensor([2.0, 4.0])
+    assert float(Plain().apply_reduction(x, 1)) == 6.0
+    assert float(Plain().apply_reduction(x, 0)) == 6.0
+    assert float(Plain()(x)) == 3.0
+
+
+# --- functional -------------------------------------------------------------------------------------------------------
+
+
+def test_standardize_by_hand() -> None:
+    x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    close(standardize(x, eps=0.0), x / math.sqrt(2.0))
+    close(standardize(x, eps=0.0, unbiased=False), x)
+    close(standardize(x[:1], eps=1.0), torch.zeros_like(x[:1]))
+
+
+def test_activity_of_single_units() -> None:
+    x = torch.tensor([[-2.0], [4.0]], dtype=torch.float64, requires_grad=True)
+    for order in (1, 2, 3):
+        close(mean_activity(x, order=order).detach().sum(), torch.tensor(6.0, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(mean_activity(x).sum(), x)
+    close(gradient, torch.tensor([[-1.0], [1.0]], dtype=torch.float64))
+    close(mean_activity(x.detach()[:, 0]).sum(), torch.tensor(6.0, dtype=torch.float64))
+
+
+def test_smallest_norms() -> None:
+    assert [eps_for(d) for d in (torch.float16, torch.bfloat16, torch.float32, torch.float64)] == [
+        1e-6,
+        1e-6,
+        1e-12,
+        1e-12,
+    ]
+    close(l2_normalize(torch.tensor([1e-12, 0.0], dtype=torch.float64)), torch.tensor([1.0, 0.0], dtype=torch.float64))
+    half = torch.tensor([5e-13, 0.0], dtype=torch.float64)
+    close(l2_normalize(half), torch.tensor([0.5, 0.0], dtype=torch.float64))
+
+
+# --- temporal ---------------------------------------------------------------------------------------------------------
+
+
+def test_energy_at_its_limits() -> None:
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten())
+    nn.init.constant_(network[0].weight, 1.0)
+    loss = EnergyLoss(select=["Linear"])
+    loss.attach(network)
+    network(torch.tensor([[1.0], [3.0]]))
+    energy = loss()
+    assert float(energy.detach()) == 2.0
+    (row,) = loss.report().values()
+    assert (float(row.activity), float(row.share), float(row.peak)) == (2.0, 1.0, 3.0)
+    quiet = {"max_activation": 3.0, "max_energy": 2.0, "max_share": 0.5}
+
+    def found(total: float, **limits: float) -> list[str]:
+        return [finding.code for finding in loss.diagnose(total, **{**quiet, **limits})]
+
+    assert found(4.0) == []
+    assert found(4.0, max_energy=1.99) == ["high"]
+    assert found(4.0, max_share=0.49) == ["share"]
+    assert found(4.0, max_activation=2.99) == ["exploding"]
+    assert found(4.0, weight=0.5, max_share=0.25) == []
+
+
+def test_a_schedule_has_no_state() -> None:
+    grey = torch.full((3, 1, 1), 0.5)
+    assert PresentationSchedule(pattern="10", n_steps=4, null_value=grey).state_dict() == {}
+
+
+def test_reaction_steps_tolerance() -> None:
+    assert reaction_steps(3.0 + 3.6e-9, 1.0) == 4
+    assert reaction_steps(3.0 + 2.4e-9, 1.0) == 3

@@ -6,6 +6,7 @@ import inspect
 import json
 import random
 import re
+import shutil
 import warnings
 from functools import cache
 from pathlib import Path
@@ -433,6 +434,19 @@ def test_keys_that_code_reads_stay(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "train.py:4" in out
     assert (tmp_path / "a.yaml").read_text() == files["a.yaml"]
     assert "training.losses" in (tmp_path / "train.py").read_text()
+
+
+def test_the_demonstration_rewrites_its_file(tmp_path: Path) -> None:
+    """python -m migration demo runs this tree before and after, and compares the curves."""
+    shutil.copytree(ROOT / "examples" / "downstream", tmp_path / "downstream")
+    cli.main([str(tmp_path), "--write"])
+    before, after = (
+        (folder / "downstream" / "hjepa" / "hjepa.yaml").read_text() for folder in (ROOT / "examples", tmp_path)
+    )
+    assert yaml.safe_load(before)["loss"]["type"] == "combined"
+    assert yaml.safe_load(after)["loss"]["name"] == "hjepa_combined"
+    assert re.findall("#.*", after) == re.findall("#.*", before)
+    assert_same_loss(yaml.safe_load(before), after, ".yaml", 1e-7)
 
 
 # -- pages and catalog ----------------------------------------------------------------------------------------------

@@ -26,9 +26,12 @@ from training.losses.balancing.monitor import RESOLUTION
 from training.losses.base import BaseLoss, BaseSupervisedLoss, require_number
 from training.losses.base.mixins import HardNegativeMiningMixin, TemperatureScalingMixin
 from training.losses.base.warmup import WarmupFactor
+from training.losses.contrastive import CrossModalVICRegLoss, HybridPretrainVICRegLoss
 from training.losses.functional import l2_normalize, standardize
 from training.losses.functional.activity import mean_activity
 from training.losses.functional.precision import eps_for
+from training.losses.perceptual import LPIPSLoss, lpips_distance
+from training.losses.perceptual.frozen import he_init
 from training.losses.temporal import EnergyLoss, PresentationSchedule
 from training.losses.temporal.presentation import reaction_steps
 
@@ -380,6 +383,103 @@ def test_smallest_norms() -> None:
     close(l2_normalize(torch.tensor([1e-12, 0.0], dtype=torch.float64)), torch.tensor([1.0, 0.0], dtype=torch.float64))
     half = torch.tensor([5e-13, 0.0], dtype=torch.float64)
     close(l2_normalize(half), torch.tensor([0.5, 0.0], dtype=torch.float64))
+
+
+# --- perceptual -------------------------------------------------------------------------------------------------------
+
+
+class PerPlace(nn.Module):
+    """Squared differences per place, as LPIPS with ``spatial=True`` answers."""
+
+    def __init__(self, trunk: str = "") -> None:
+        super().__init__()
+        self.pnet_type = trunk
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().sum(1, keepdim=True)
+
+
+def test_distances_are_averaged_over_places() -> None:
+    a, b = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
+    a[0, 0, 0, 0], a[1, 1, 1, 1] = 2.0, 4.0
+    flat = LPIPSLoss(backbone=PerPlace(), input_range=(-1.0, 1.0), reduction="none")
+    assert flat(a, b).tolist() == [1.0, 4.0]
+    places = LPIPSLoss(backbone=PerPlace(), input_range=(-1.0, 1.0), reduction="none", spatial=True)(a, b)
+    assert places.shape == (2, 2, 2)
+    assert float(places[1, 1, 1]) == 16.0
+
+
+@pytest.mark.parametrize("limits", [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), (-3.0, 1.0), (1.0, 2.0)])
+def test_images_are_scaled_to_minus_one_and_one(limits: tuple[float, float]) -> None:
+    low, high = limits
+    loss = LPIPSLoss(backbone=PerPlace(), input_range=limits)
+    ends = torch.tensor([low, high, (low + high) / 2])
+    close(loss._scaled(ends), torch.tensor([-1.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize(("trunk", "smallest"), [("vgg", 16), ("alex", 31), ("squeeze", 15), ("", 1)])
+def test_smallest_images(trunk: str, smallest: int) -> None:
+    loss = LPIPSLoss(backbone=PerPlace(trunk))
+    assert float(loss(*torch.zeros(2, 1, 3, smallest, smallest))) == 0.0
+    for shape in ((smallest - 1, smallest), (smallest, smallest - 1)):
+        with pytest.raises(ValueError):
+            loss(*torch.zeros(2, 1, 3, *shape))
+
+
+def test_the_target_is_detached_unless_asked() -> None:
+    for detached in (True, False):
+        a, b = torch.ones(1, 3, 2, 2, requires_grad=True), torch.zeros(1, 3, 2, 2, requires_grad=True)
+        LPIPSLoss(backbone=PerPlace(), detach_target=detached)(a, b).backward()
+        assert (b.grad is None) is detached
+
+
+def test_lpips_by_hand() -> None:
+    """Channels (3, 4) have norm 5; ``eps`` is added to the norm, or below the root."""
+    f = torch.tensor([3.0, 4.0], dtype=torch.float64).view(1, 2, 1, 1)
+    zero, weight = torch.zeros_like(f), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    plain = lpips_distance([f], [zero], [weight], eps=1.0)[0]
+    close(float(plain), (3 / 6) ** 2 + 2 * (4 / 6) ** 2)
+    safe = lpips_distance([f], [zero], [weight], eps=2.0, safe_norm=True)[0]
+    close(float(safe), 9 / 29 + 2 * 16 / 29)
+    corners = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
+    corners[0, 0, 0, 0] = 1.0
+    places = lpips_distance([corners], [torch.zeros_like(corners)], [weight], size=(4, 4))[0]
+    close(places[0, 0, 0], torch.tensor([1.0, 0.75, 0.25, 0.0], dtype=torch.float64))
+
+
+def test_parts_of_a_network_for_safe_norm() -> None:
+    backbone = PerPlace()
+    with pytest.raises(ValueError, match="safe_norm"):
+        LPIPSLoss(backbone=backbone, safe_norm=True)
+    for part in ("net", "lins", "scaling_layer"):
+        setattr(backbone, part, nn.Identity())
+    assert LPIPSLoss(backbone=backbone, safe_norm=True).safe_norm
+
+
+def test_random_weights_without_biases() -> None:
+    made = he_init(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(5, 6)))
+    assert all(bool((p != 0).any()) is (p.dim() > 1) for p in made.parameters())
+
+
+# --- phases and pairs -------------------------------------------------------------------------------------------------
+
+
+def test_two_rows_are_enough_for_vicreg_over_heads() -> None:
+    loss = CrossModalVICRegLoss(vision_dim=3, text_dim=2, projection_dim=4)
+    assert torch.isfinite(loss(torch.randn(2, 3), torch.randn(2, 2)).loss)
+    for rows in ((1, 1), (2, 3), (0, 0)):
+        with pytest.raises(ValueError, match="at least 2"):
+            loss(torch.randn(rows[0], 3), torch.randn(rows[1], 2))
+
+
+def test_a_transition_can_start_at_step_zero() -> None:
+    loss = HybridPretrainVICRegLoss(pretrain_steps=0, transition_steps=4, alignment_threshold=None)
+    assert loss.phase == "contrastive_pretrain"
+    seen = []
+    for step in range(5):
+        loss.update_step(step, 10)
+        seen.append((loss.phase, float(loss.transition_progress)))
+    assert seen == [*(("transition", step / 4) for step in range(4)), ("vicreg", 1.0)]
 
 
 # --- temporal ---------------------------------------------------------------------------------------------------------

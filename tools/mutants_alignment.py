@@ -57,8 +57,8 @@ MUTANTS = [
     Mutant(
         "contrast-mean-for-sum",
         CONTRAST,
-        'return total / cells.sum(dim=(1, 2)) if self.reduction == "mean" else total',
-        "return total / cells.sum(dim=(1, 2))",
+        'return total / x.new_tensor(sequences.lengths).square() if self.reduction == "mean" else total',
+        "return total / x.new_tensor(sequences.lengths).square()",
         True,
     ),
     Mutant(
@@ -98,14 +98,14 @@ MUTANTS = [
     Mutant(
         "contrast-weight-not-squared",
         CONTRAST,
-        "(index[:, None] - index).square() + 1",
-        "(index[:, None] - index).abs() + 1",
+        "(t[:, None] - t).square() + 1",
+        "(t[:, None] - t).abs() + 1",
     ),
     Mutant(
         "contrast-timestamps-ignored",
         CONTRAST,
-        "if timestamps is None:\n            weight",
-        "if True:\n            weight",
+        "if timestamps is None:\n            far",
+        "if True:\n            far",
     ),
     Mutant("contrast-no-hinge", CONTRAST, "(self.margin - gaps).clamp_min(0)", "(self.margin - gaps)"),
     Mutant("lav-pairs-once", LAV, "total = 2 * self._alignment(given).sum()", "total = self._alignment(given).sum()"),

@@ -7,27 +7,28 @@ from torch import Tensor, nn
 
 from ..base import require_choice, require_number
 from ..loss_registry import LossRegistry
-from .sequences import DISTANCES, Sequences, cached, distances
+from .sequences import DISTANCES, Sequences, cached, distances, frame_mask
 
 __all__ = ["NEAR_TERMS", "IntraContrastLoss", "intra_contrast"]
 
 NEAR_TERMS = ("constant", "distance", "weighted_distance")
 
 
-def _cells(lengths: tuple[int, ...]) -> Tensor:
-    """``[S, L, L]``: 1 for the cells of real frames."""
-    real = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).double()
-    return real[:, :, None] * real[:, None, :]
+def _masks(lengths: tuple[int, ...], reach: int) -> Tensor:
+    """``[2, S, L, L]``: the cells of real frames that are far from each other, and those of near ones."""
+    index = torch.arange(max(lengths))
+    real = frame_mask(lengths, max(lengths))
+    cells, near = real[:, :, None] & real[:, None, :], (index[:, None] - index).abs() < reach
+    return torch.stack([cells & ~near, cells & near])
 
 
-def _band(size: int, reach: int) -> Tensor:
-    index = torch.arange(size)
-    return (index[:, None] - index).abs() < reach
+def _weights(t: Tensor) -> Tensor:
+    return (t[:, None] - t).square() + 1
 
 
-def _weights(size: int) -> Tensor:
-    index = torch.arange(size, dtype=torch.float64)
-    return (index[:, None] - index).square() + 1
+def _weighted(lengths: tuple[int, ...], reach: int) -> Tensor:
+    """The masks, times the weights of frames at ``0 .. L - 1``."""
+    return _masks(lengths, reach) * _weights(torch.arange(max(lengths), dtype=torch.float64))
 
 
 @LossRegistry.register("intra_contrast")
@@ -99,19 +100,19 @@ class IntraContrastLoss(nn.Module):
         gaps = distances(x, x)
         if self.distance == "squared_euclidean":
             gaps = gaps.square()
-        cells = cached(_cells, sequences.lengths, like=x)
-        near = cells * cached(_band, x.shape[1], self.reach, like=x)
         if timestamps is None:
-            weight = cached(_weights, x.shape[1], like=x)
+            far, near = cached(_weighted, sequences.lengths, self.reach, like=x)
         else:
-            t = timestamps.detach().to(x)
-            weight = (t[:, None] - t).square() + 1
-        total = ((cells - near) * weight * (self.margin - gaps).clamp_min(0)).sum(dim=(1, 2))
+            masks = cached(_masks, sequences.lengths, self.reach, like=x)
+            far, near = masks * _weights(timestamps.detach().to(x))
+        total: Tensor = (far * (self.margin - gaps).clamp_min(0)).sum(dim=(1, 2))
         if self.near_term == "constant":
-            total = total + (near * weight).sum(dim=(1, 2)) * self.margin
+            total = total + near.sum(dim=(1, 2)) * self.margin
+        elif self.near_term == "distance":
+            total = total + (near.sign() * gaps).sum(dim=(1, 2))
         else:
-            total = total + (near * gaps / (weight if self.near_term == "weighted_distance" else 1)).sum(dim=(1, 2))
-        return total / cells.sum(dim=(1, 2)) if self.reduction == "mean" else total
+            total = total + (gaps * near.sign() / near.clamp_min(1)).sum(dim=(1, 2))
+        return total / x.new_tensor(sequences.lengths).square() if self.reduction == "mean" else total
 
     def extra_repr(self) -> str:
         """The options."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import os
 import re
 from collections import Counter
@@ -450,21 +451,27 @@ class Project:
 
     def _readers(self, keys: Collection[str]) -> str:
         """Where Python code reads one of ``keys``, other than the old package itself."""
-        names = "|".join(map(re.escape, sorted(keys)))
-        if not names:
-            return ""
-        pattern = re.compile(rf"""(?:\[|\b(?:get|pop|setdefault)\()\s*(["'])({names})\1|\bloss\.({names})\b""")
-        for path in self.python_files:
+        return next((self._read_keys[key] for key in keys if key in self._read_keys), "")
+
+    @functools.cached_property
+    def _read_keys(self) -> dict[str, str]:
+        """Where Python code reads keys of the sections that an old factory reads."""
+        names = "|".join({re.escape(mark) for rule in self.rules.catalog.factories for mark in rule.marks})
+        pattern = re.compile(
+            rf"""(?:\[|\b(?:get|pop|setdefault)\()\s*(["'])(?P<key>{names})\1|\bloss\.(?P<name>{names})\b"""
+        )
+        places: dict[str, str] = {}
+        for path in self.python_files if names else ():
             if self.rules.modules.intersection(module_names(Path(path))):
                 continue
             try:
                 text = decode(read(path)).text
             except FileError:
                 continue
-            found = pattern.search(text)
-            if found:
-                return f"{path}:{text.count(chr(10), 0, found.start()) + 1}"
-        return ""
+            for found in pattern.finditer(text):
+                line = text.count("\n", 0, found.start()) + 1
+                places.setdefault(found.group("key") or found.group("name"), f"{path}:{line}")
+        return places
 
     def _left_alone(self, module: Module, context: Context) -> None:
         """Name the imports that stay because of another place."""

@@ -18,7 +18,10 @@ from pathlib import Path
 
 LIMIT = 2500
 ROOT = Path(__file__).resolve().parents[1] / "src" / "training" / "losses"
-FAMILIES = ("contrastive/", "multimodal/", "supervised/", "balancing/multitask.py", "balancing/weighted_sum.py")
+FAMILIES = (
+    *("contrastive/", "multimodal/", "supervised/", "balancing/multitask.py", "balancing/weighted_sum.py"),
+    "base/momentum.py",  # the momentum encoder of MoCo
+)
 NEW = ("contrastive/cross_modal_vicreg.py",)  # has no old class
 SHARED = ("base/", "functional/", "balancing/terms.py")
 
@@ -71,19 +74,16 @@ def main() -> int:
     reach = {path: reached(path, set()) for path in modules if registered(path)}
     total = strict = 0
     print("| module | lines | share | counted |\n|---|---:|---:|---:|")
-    for path in [*own, *(path for path in modules if local[path].startswith(SHARED))]:
-        count, share = lines(path), "all"
-        strict += count
-        counted = count
+    for path in [*own, *(p for p in modules if local[p].startswith(SHARED) and p not in own)]:
+        count = counted = lines(path)
+        share = "all"
         if path not in own:
             users = [user for user in reach if path in reach[user]]
-            ours, everyone = (
-                sum(registered(user) for user in group) for group in ([u for u in users if u in own], users)
-            )
+            everyone, ours = sum(map(registered, users)), sum(registered(user) for user in users if user in own)
             if not ours:
-                strict -= count
                 continue
             counted, share = math.ceil(count * ours / everyone), f"{ours} of {everyone}"
+        strict += count
         total += counted
         print(f"| `{local[path]}` | {count} | {share} | {counted} |")
     print(f"| sum | {strict} | | {total} |\n")

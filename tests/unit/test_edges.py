@@ -29,6 +29,8 @@ from training.losses.base.warmup import WarmupFactor
 from training.losses.contrastive import CrossModalVICRegLoss, HybridPretrainVICRegLoss
 from training.losses.functional import l2_normalize, standardize
 from training.losses.functional.activity import mean_activity
+from training.losses.functional.counter_random import counter_normal
+from training.losses.functional.cross_entropy import smooth_targets
 from training.losses.functional.precision import eps_for
 from training.losses.perceptual import LPIPSLoss, lpips_distance
 from training.losses.perceptual.frozen import he_init
@@ -373,6 +375,17 @@ def test_activity_of_single_units() -> None:
     close(mean_activity(x.detach()[:, 0]).sum(), torch.tensor(6.0, dtype=torch.float64))
 
 
+def test_random_numbers_of_a_counter_stay_as_they_are() -> None:
+    """A resumed run, also on a later version, has to draw the same directions."""
+    drawn = counter_normal(2, 3, seed=5, step=torch.tensor(7), dtype=torch.float64)
+    wanted = [[0.03948978, -2.27128243, 0.79043806], [-0.86732507, 0.43710202, 1.18129957]]
+    close(drawn, torch.tensor(wanted, dtype=torch.float64), rtol=1e-6, atol=1e-7)
+
+
+def test_one_class() -> None:
+    assert smooth_targets(torch.ones(2, 1), 0.25).tolist() == [[1.0], [1.0]]
+
+
 def test_smallest_norms() -> None:
     assert [eps_for(d) for d in (torch.float16, torch.bfloat16, torch.float32, torch.float64)] == [
         1e-6,
@@ -505,6 +518,16 @@ def test_energy_at_its_limits() -> None:
     assert found(4.0, max_share=0.49) == ["share"]
     assert found(4.0, max_activation=2.99) == ["exploding"]
     assert found(4.0, weight=0.5, max_share=0.25) == []
+
+
+def test_energy_of_one_sample() -> None:
+    network = nn.Sequential(nn.Linear(1, 1, bias=False))
+    nn.init.constant_(network[0].weight, 1.0)
+    loss = EnergyLoss(select=["Linear"])
+    loss.attach(network)
+    network(torch.tensor([[3.0]]))
+    assert float(loss().detach()) == 3.0
+    assert [float(row.activity) for row in loss.report().values()] == [3.0]
 
 
 def test_a_schedule_has_no_state() -> None:

@@ -57,9 +57,9 @@ def _nothing(survey: _Survey, wrote: bool) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    import argparse
+    from ..console import Parser
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="codemod",
         description="Move code from the old losses to training.losses. Prints a diff; writes only with --write.",
         epilog="Exit code: 0 nothing to do, 1 something to do or left undone, 2 errors.",
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--force", action="store_true", help="write over uncommitted changes")
     add("--stdin-filename", metavar="NAME", help="name (and place) of what stdin holds")
     add("--format", choices=FORMATS, default="text", help="of the report")
+    add("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     add("--numbers", choices=NUMBERS, help="rewrite rows of parity exact only, also documented ones (default), or all")
     add("--catalog", action="append", metavar="FILE", help="use this catalog instead; repeatable")
     add("--select", action="append", metavar="NAME", help="only these systems or symbols")

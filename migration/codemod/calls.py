@@ -184,9 +184,46 @@ def convert(
     opening = source.text.index("(", source.span(call.func)[1]) + 1
     removals = remove_items(source, spans, doomed, close)
     result.edits += removals
-    if pins:
-        result.edits += _append(source, spans, doomed, [f"{k}={unparsed(v)}" for k, v in pins], opening, removals)
+    texts = [f"{name}={unparsed(value)}" for name, value in pins]
+    longer = sum(len(edit.new) - (edit.end - edit.start) for edit in result.edits) + len(", ".join(["", *texts]))
+    if pins and _breaks(source, call, longer, rules.width):
+        kept = [index for index in range(len(spans)) if index not in doomed]
+        before, behind = _broken(source, spans, kept, texts, opening, close)
+        result.edits = [*before, *result.edits, *behind]
+    elif pins:
+        result.edits += _append(source, spans, doomed, texts, opening, removals)
     return result
+
+
+def _breaks(source: Source, call: ast.Call, longer: int, width: int) -> bool:
+    """Whether a call on one line, in no other bracket of that line, would make it too long."""
+    start, end = source.span(call)
+    before = source.text[source.line_start(start) : start]
+    if call.lineno != call.end_lineno or sum(before.count(c) for c in "([{") > sum(before.count(c) for c in ")]}"):
+        return False
+    length = source.line_end(end) - source.line_start(start)
+    return length <= width < length + longer
+
+
+def _broken(
+    source: Source, spans: list[tuple[int, int]], kept: list[int], texts: list[str], opening: int, close: int
+) -> tuple[list[Edit], list[Edit]]:
+    """One argument per line, with a comma behind the last: edits before and behind what else happens to arguments."""
+    outer = source.newline + source.indent(opening)
+    inner = outer + ("\t" if outer.endswith("\t") else "    ")
+    added = f",{inner}".join(texts)
+    if not kept:
+        return [Edit(opening, opening, f"{inner}{added},{outer}")], []
+    edits = [Edit(opening, spans[0][0], inner)]
+    for index in kept[:-1]:
+        comma = source.text.index(",", spans[index][1])
+        edits.append(Edit(comma + 1, spans[index + 1][0], inner))
+    last = spans[kept[-1]][1]
+    comma = source.text.find(",", spans[-1][1], close)
+    behind = [Edit(last, last, f",{inner}{added}" + ("" if comma >= 0 else f",{outer}"))]
+    if comma >= 0:
+        behind.append(Edit(spans[-1][1], close, f",{outer}"))
+    return edits, behind
 
 
 def _harmless(value: ast.expr) -> bool:

@@ -110,6 +110,9 @@ def _rules(options: argparse.Namespace) -> Rules:
     except CatalogError as error:
         raise FileError("TL092", str(error)) from error
     rules = Rules(catalog, options.numbers, tuple(_names(options.select)), tuple(_names(options.ignore)))
+    rules.width = config.line_length(
+        (options.stdin_filename or ".") if options.paths == ["-"] else (options.paths or ["."])[0]
+    )
     known = {name for s in catalog.symbols for name in (s.system, s.old, s.name, f"{s.system}:{s.old}", *s.all_paths)}
     for name in (*rules.select, *rules.ignore):
         if name not in known and not (name in RULES and name in rules.ignore):

@@ -32,28 +32,45 @@ def load(start: str) -> dict[str, Any]:
     Raises:
         FileError: the table has an unknown key or a value of another type.
     """
+    file = _nearest(start)
+    return _table(file) if file else {}
+
+
+def line_length(start: str) -> int:
+    """The line length that the nearest pyproject.toml sets for ruff or black; 88, as theirs, if it sets none."""
+    file = _nearest(start)
+    tools = _read(file).get("tool", {}) if file else {}
+    found = [tools.get(tool, {}).get("line-length") for tool in ("ruff", "black")]
+    return next((length for length in found if isinstance(length, int)), 88)
+
+
+def _nearest(start: str) -> str:
     absolute = os.path.abspath(start)
-    for folder in parents(absolute if os.path.isdir(absolute) else os.path.dirname(absolute)):
-        file = os.path.join(folder, "pyproject.toml")
-        if os.path.isfile(file):
-            return _table(file)
-    return {}
+    folders = parents(absolute if os.path.isdir(absolute) else os.path.dirname(absolute))
+    files = (os.path.join(folder, "pyproject.toml") for folder in folders)
+    return next((file for file in files if os.path.isfile(file)), "")
 
 
-def _table(file: str) -> dict[str, Any]:
+def _read(file: str) -> dict[str, Any]:
     with open(file, encoding="utf-8", errors="replace") as handle:
         text = handle.read()
-    if "training-losses" not in text:
-        return {}
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
 
     try:
-        data = tomllib.loads(text)
+        data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FileError("TL090", f"{file}: {error}") from error
+    return data
+
+
+def _table(file: str) -> dict[str, Any]:
+    with open(file, encoding="utf-8", errors="replace") as handle:
+        if "training-losses" not in handle.read():
+            return {}
+    data = _read(file)
     table = data.get("tool", {}).get("training-losses", {}).get("codemod", {})
     for key, value in table.items():
         if key not in KEYS:

@@ -34,6 +34,8 @@ class Rules:
     numbers: str = "documented"
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    width: int = 88
+    """Longest line that a call may get."""
     blocked: set[str] = field(default_factory=set)
     reexports: dict[str, Symbol] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)

@@ -52,6 +52,8 @@ class Scout:
         self.files = frozenset(part + suffix for part in (*parts, "__init__") for suffix in (".py", ".pyi"))
         self.homes = self.full | {path.rpartition(".")[0] for path in aliased}
         self.quoted = self._quoted()
+        # relative paths that begin behind `src`, which is too common to look into all files below it
+        self.tails = tuple({f".{path.split('.')[1]}".encode() for path in self.full if path.startswith("src.")})
         self.signs: set[bytes] = set()
         self._old: OldWords | None = None
         self._verdicts: dict[bytes, bool | tuple[Relative, ...]] = {}
@@ -68,8 +70,6 @@ class Scout:
                 heads |= {quote + first + end for quote in "\"'" for end in (quote, ".")}
             else:
                 heads.add(f"{first}.{rest[0]}")
-            if first == "src":  # a relative path may begin behind it
-                heads.add("." + ".".join(rest[:2]))
         return [(first.encode(), tuple(head.encode() for head in sorted(heads))) for first, heads in found.items()]
 
     @property
@@ -104,8 +104,8 @@ class Scout:
     def quotes(self, data: bytes, firsts: Collection[bytes]) -> bool:
         """Whether the file may quote an old path whose first part is one of ``firsts``."""
         if any(first in firsts and any(head in data for head in heads) for first, heads in self.quoted):
-            return self.old.words.search(data) is not None or self.old.leaves.search(data) is not None
-        return False
+            return self.old.words.search(data) is not None
+        return b"src" in firsts and any(tail in data for tail in self.tails) and bool(self.old.leaves.search(data))
 
     # -- places --------------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ def test_both_ways_say_the_same(
 
 def test_help_has_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal(monkeypatch)
-    for arguments in ([], ["catalog"], ["compare"], ["checkpoint"], ["demo"], ["report"], ["run"]):
+    for arguments in ([], ["catalog"], ["compare"], ["checkpoint"], ["demo"], ["report"], ["run"], ["codemod"]):
         terminal.seek(0)
         terminal.truncate()
         with pytest.raises(SystemExit) as stop:
@@ -134,6 +134,12 @@ def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("migration.catalog.check.check_catalog", interrupted)
     assert main(["catalog", "check"]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_the_codemod_takes_json_as_all_others_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.py").write_text("from src.training.losses.clip_style_loss import CLIPStyleLoss\n")
+    assert main(["codemod", str(tmp_path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["matched"] == 1
 
 
 def test_brief() -> None:

@@ -188,6 +188,7 @@ class Analysis:
         self._follow_instances()
         self._follow_results()
         self._modules_as_objects()
+        self._names_by_string()
 
     # -- reporting -----------------------------------------------------------------------------------------------
 
@@ -1147,6 +1148,21 @@ class Analysis:
                 continue
             for symbol in {id(s): s for s in self.rules.in_module[path[0]].values()}.values():
                 self.block(symbol, node, "TL039", f"{path[0]} is used as an object here")
+
+    def _names_by_string(self) -> None:
+        """``globals()["Name"]`` hands the class on: what is done with it is out of sight."""
+        for node in self.scopes.strings:
+            parent = self.scopes.parents.get(node)
+            namespace = parent.value if isinstance(parent, ast.Subscript) and parent.slice is node else None
+            if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute) and node in parent.args[:1]:
+                namespace = parent.func.value  # globals().get("Name")
+            if not (isinstance(namespace, ast.Call) and _called(namespace.func) in ("globals", "locals", "vars")):
+                continue
+            resolved = self.scopes.resolve(str(node.value), self.scopes.scope_of[node])
+            reference = self._name_reference(resolved[1], resolved[0], frozenset()) if resolved else None
+            for symbol in reference.symbols.values() if reference else ():
+                if self.rules.arguments_change(symbol):
+                    self.block(symbol, node, "TL034", f"{symbol.name} is looked up by its name; calls are out of sight")
 
     def _provided(self, name: ast.Name, path: str) -> bool:
         """Whether another `import a.b` binds what ``path`` needs."""

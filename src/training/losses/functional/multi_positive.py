@@ -54,7 +54,7 @@ def pair_info_nce(
         total = torch.logsumexp(logits, dim=1)
         if negative_lse is not None:
             total = torch.logaddexp(total, negative_lse)
-        return (positive * (total[:, None] - logits)).sum(dim=1)
+        return torch.where(positive, total[:, None] - logits, 0.0).sum(dim=1)
     weighted = logits if log_weights is None else logits + log_weights
     negatives = masked_logsumexp(weighted, ~positive)
     if negative_lse is not None:

@@ -168,15 +168,15 @@ class Scout:
 
     def _concern(self, text: bytes) -> bool | tuple[Relative, ...]:
         tokens = text.replace(b".", b" . ").replace(b";", b" ; ").replace(b"*", b" * ").translate(_WORDS).split()
-        met = self.parts.intersection(tokens)
-        if not met:
+        if self.parts.isdisjoint(tokens):
             return False
-        self.signs |= met
         relative: set[Relative] = set()
         for level, path in imported(tokens, b"#" in text):
             if level:
                 relative.add((level, path))
-            elif self._related(path):
+                continue
+            self.signs.add(path.partition(".")[0].encode())
+            if self._related(path):
                 return True
         return tuple(sorted(relative)) or False
 

@@ -50,6 +50,13 @@ LONGEST = 8.0
 BUDGET, MOST = 10.0, 200
 """Seconds of recorded time, and number of tests, that one mutant gets."""
 MEMORY = 8 << 30
+INTRODUCTION = """# Mutants of the losses
+
+`nox -s mutants` changes the mathematics of `src/training/losses`, one place at a time (arithmetic, comparison, numbers,
+axes, reductions), and runs the tests that execute the place. A change that no test notices survives. *mutants* is how
+many there are, *tried* how many of them ran (a fixed sample where it is less); equivalent ones cannot change a result
+and do not count. The six documented bugs of the alignment losses are put back by `tools/mutants_alignment.py`.
+"""
 KEPT = ROOT / ".nox"
 EQUIVALENT = ROOT / "tools" / "mutants_equivalent.toml"
 
@@ -433,7 +440,7 @@ def main() -> int:
     text, share = summary(done, texts, {str(path.relative_to(SOURCE)): len(found) for path, found in every.items()})
     say(f"\n{text}\n{share:.1f} % killed (minimum {arguments.minimum:g} %)")
     if arguments.markdown:
-        arguments.markdown.write_text(text, encoding="utf-8")
+        arguments.markdown.write_text(f"{INTRODUCTION}\n{text}", encoding="utf-8")
     return 0 if share >= arguments.minimum else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ text{font:10px system-ui,sans-serif;fill:var(--soft)}.bar{fill:var(--blue)}.dot{
 @media(max-width:640px){summary{grid-template-columns:minmax(0,1fr) auto}summary .new{grid-column:1/-1;order:3}
 summary .num{text-align:left;order:4;font-size:13px;color:var(--soft)}summary .last{text-align:right}
 .num.last:empty{display:none}h1{font-size:22px}
-.badge{justify-self:end}}
+.badge{justify-self:end}.tile:last-child:nth-child(odd){grid-column:1/-1}}
 """
 
 
@@ -101,8 +102,15 @@ def _scatter(points: Sequence[Sequence[float]]) -> str:
     return _svg(size, size, parts, "old against new values")
 
 
+def _name(old: str, bare: Counter[str]) -> str:
+    """The bare name, with its module where several symbols share it."""
+    name = old.rpartition(".")[2]
+    return old if bare[name] > 1 else name
+
+
 def _speed(entries: Sequence[Mapping[str, Any]]) -> str:
-    timed = sorted((1 / e["time_ratio"], e["old"].rpartition(".")[2]) for e in entries if e["time_ratio"])[::-1]
+    bare = Counter(e["old"].rpartition(".")[2] for e in entries)
+    timed = sorted((1 / e["time_ratio"], _name(e["old"], bare)) for e in entries if e["time_ratio"])[::-1]
     row, left, width = 17, 168, 420
     top = max([math.log2(max(timed[0][0], 2)) if timed else 1.0, -math.log2(timed[-1][0]) if timed else 1.0])
     middle, reach = left + 92, 88
@@ -112,7 +120,7 @@ def _speed(entries: Sequence[Mapping[str, Any]]) -> str:
         y = line * row
         x = middle if long >= 0 else middle + long
         kind = "bar" if gain >= 1 else "slow"
-        shown = name if len(name) <= 27 else f"{name[:26]}…"
+        shown = name if len(name) <= 27 else f"{name[:12]}…{name[-14:]}"
         parts.append(f'<text class="name" x="{left - 6}" y="{y + 12}" text-anchor="end">{_text(shown)}</text>')
         parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y + 3}" width="{abs(long):.1f}" height="11" rx="2"/>')
         parts.append(f'<text x="{width - 4}" y="{y + 12}" text-anchor="end">{gain:.2g}x</text>')
@@ -209,7 +217,7 @@ def as_html(data: Mapping[str, Any]) -> str:
         "<p>Every old loss and its successor on the same inputs. A deviation is |new - old| / (1 + |old|); gradients "
         f"are measured against their largest entry.</p><div class=tiles>{tiles}</div><div class=plots>"
         f"<div class=plot><h3>Deviations by decade</h3>{_histogram(total)}<p class=soft>Heights are logarithmic.</p>"
-        f"<h3>Old against new values</h3><div style='max-width:360px'>{_scatter(points)}</div></div>"
+        f"<h3>Old against new values</h3>{_scatter(points)}</div>"
         f"<div class=plot><h3>Speed of the new losses, old = 1</h3>{_speed(compared)}"
         "<p class=soft>Forward passes of the small batches of the suite; lengths are logarithmic.</p></div></div>"
         f"{''.join(sections)}</main></body></html>"

@@ -18,8 +18,10 @@ from training.losses.balancing import (
     GeometricMeanLoss,
     GradNormLoss,
     LossBalanceMonitor,
+    MultiTaskLoss,
     ProductLoss,
     UncertaintyWeightedLoss,
+    WeightedSumLoss,
     gradnorm,
 )
 from training.losses.balancing.monitor import RESOLUTION
@@ -164,7 +166,9 @@ def test_monitor_competition() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "laplace", "classification"])
-@pytest.mark.parametrize(("start", "size"), [(3.0, 1e-3), (3.0, 500.0), (-3.0, 1e-3), (-3.0, 500.0), (0.5, 3.0)])
+@pytest.mark.parametrize(
+    ("start", "size"), [(3.0, 1e-3), (3.0, 500.0), (-3.0, 1e-3), (-3.0, 500.0), (0.5, 3.0), (3.0, 1.5)]
+)
 def test_uncertainty_range(kind: str, start: float, size: float) -> None:
     """Value and slope are those of the nearest end of the range; no slope that leads further out."""
     low, high = -2.0, 2.0
@@ -186,6 +190,34 @@ def test_uncertainty_at_the_ends(start: float, size: float) -> None:
     loss = UncertaintyWeightedLoss(names=["a"], init=start, log_variance_range=(-2.0, 2.0)).double()
     loss({"a": torch.tensor(size, dtype=torch.float64)}).loss.backward()
     assert [float(p.grad) for p in loss.parameters()] == [0.0]
+
+
+def test_weights_of_a_sum_by_hand() -> None:
+    terms = {"a": nn.L1Loss(), "b": nn.MSELoss(), "c": nn.L1Loss()}
+    out = WeightedSumLoss(terms=terms, weights={"a": 2.0, "b": 0.5})(torch.full((2,), 3.0), torch.zeros(2))
+    assert float(out.loss) == 2 * 3 + 0.5 * 9 + 3
+    assert [float(out[f"weighted.{name}"]) for name in terms] == [6.0, 4.5, 3.0]
+    assert [float(out[f"terms.{name}"]) for name in terms] == [3.0, 9.0, 3.0]
+    assert [float(out[f"weights.{name}"]) for name in terms] == [2.0, 0.5, 1.0]
+
+
+def test_weights_of_tasks_by_hand() -> None:
+    tasks = {"a": nn.L1Loss(), "b": nn.MSELoss()}
+    inputs, targets = dict.fromkeys(tasks, torch.full((2,), 3.0)), dict.fromkeys(tasks, torch.zeros(2))
+    given = {"a": 2.0, "b": 6.0}
+    assert float(MultiTaskLoss(tasks=tasks, weights=given)(inputs, targets).loss) == 2 * 3 + 6 * 9
+    shared = MultiTaskLoss(tasks=tasks, weights=given, normalize_weights=True)(inputs, targets)
+    assert float(shared.loss) == 0.25 * 3 + 0.75 * 9
+    # a running loss of (almost) nothing counts as 1e-8
+    loss = MultiTaskLoss(tasks=tasks, weighting="inverse_loss").double().eval()
+    loss.running_loss.copy_(torch.tensor([1e-9, 3e-8]))
+    out = loss({n: x.double() for n, x in inputs.items()}, {n: x.double() for n, x in targets.items()})
+    close(float(out["weights.a"]), 0.75)
+
+
+def test_initial_losses_are_positive() -> None:
+    with pytest.raises(ValueError, match="initial_losses"):
+        GradNormLoss(names=["a"], initial_losses={"a": 0.0})
 
 
 def test_uncertainty_starts_with_equal_weights() -> None:

@@ -123,8 +123,16 @@ def test_notebooks_and_documents_in_newer_python() -> None:
 
 @pytest.mark.parametrize(
     "bomb",
-    ["(" * 5000, "-" * 5000 + "1", "not " * 5000 + "x", "x = " + "1 + " * 5000 + "1", "a" + ".b" * 5000]
-    + ["if x: pass\n" + "elif y: pass\n" * 5000, "lambda: " * 5000 + "1", "f" + "()" * 5000],
+    [
+        "(" * 5000,
+        "-" * 5000 + "1",
+        "not " * 5000 + "x",
+        "x = " + "1 + " * 5000 + "1",
+        "a" + ".b" * 5000,
+        "if x: pass\n" + "elif y: pass\n" * 5000,
+        "lambda: " * 5000 + "1",
+        "f" + "()" * 5000,
+    ],
     ids=["brackets", "minus", "not", "plus", "attributes", "elif", "lambda", "calls"],
 )
 def test_a_bomb_in_newer_python_ends_nothing(bomb: str) -> None:

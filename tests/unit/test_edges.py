@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.losses.alignment import SoftDTWLoss, mixture_fit, tcc
 from training.losses.balancing import (
     GeometricMeanLoss,
     GradNormLoss,
@@ -428,6 +429,31 @@ def test_smallest_norms() -> None:
     close(l2_normalize(torch.tensor([1e-12, 0.0], dtype=torch.float64)), torch.tensor([1.0, 0.0], dtype=torch.float64))
     half = torch.tensor([5e-13, 0.0], dtype=torch.float64)
     close(l2_normalize(half), torch.tensor([0.5, 0.0], dtype=torch.float64))
+
+
+# --- alignment --------------------------------------------------------------------------------------------------------
+
+
+def test_soft_dtw_per_length() -> None:
+    x, y = (torch.randn(2, n, 3, generator=torch.Generator().manual_seed(n)) for n in (4, 6))
+    plain = SoftDTWLoss(reduction="none")(x, y)
+    close(SoftDTWLoss(reduction="none", normalize_by_length=True)(x, y), plain / 10)
+
+
+def test_times_of_frames() -> None:
+    assert tcc._times(5, False).tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert tcc._times(5, True).tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_quasi_newton_directions_by_hand() -> None:
+    """On ``x'Ax / 2`` with ``A = diag(2, 5)``, whose slope at (1, 1) is (2, 5)."""
+    slope, e1, e2 = (torch.tensor([v], dtype=torch.float64) for v in ([2.0, 5.0], [1.0, 0.0], [0.0, 1.0]))
+    close(mixture_fit._direction(slope, [], []), -slope)
+    close(mixture_fit._direction(slope, [e1, e2], [2 * e1, 5 * e2]), -e1 - e2)
+    # one pair: its direction is known, the other one is scaled by <s, y> / <y, y>
+    close(mixture_fit._direction(slope, [e1], [2 * e1]), -e1 - 2.5 * e2)
+    # no curvature: the pair says nothing
+    close(mixture_fit._direction(slope, [e1], [0 * e1]), -slope)
 
 
 # --- perceptual -------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def arguments(found: Any) -> list[inspect.Parameter]:
 
 
 def defaults(name: str) -> dict[str, str]:
-    """Argument -> its default as written."""
+    """Argument -> its default as written; arguments of public methods as ``method.argument``."""
     found = getattr(importlib.import_module(PLACES[name]), name)
     if not callable(found):
         return {}
@@ -53,7 +53,13 @@ def defaults(name: str) -> dict[str, str]:
         parameters = arguments(found)
     except ValueError:  # no signature: an alias of a built-in type
         return {}
-    return {p.name: repr(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
+    made = {p.name: repr(p.default) for p in parameters if p.default is not inspect.Parameter.empty}
+    methods = vars(found).items() if isinstance(found, type) else ()
+    for method, function in methods:
+        if inspect.isfunction(function) and not method.startswith("_"):
+            parameters = inspect.signature(function).parameters.values()
+            made |= {f"{method}.{p.name}": repr(p.default) for p in parameters if p.default is not p.empty}
+    return made
 
 
 def numeric(record: LossRecord) -> list[str]:

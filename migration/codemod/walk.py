@@ -50,6 +50,7 @@ def parents(path: str) -> list[str]:
 
 
 def root_of(path: str) -> str | None:
+    """The repository that holds ``path``: the nearest directory with a ``.git``."""
     return next((d for d in parents(path) if os.path.exists(os.path.join(d, ".git"))), None)
 
 

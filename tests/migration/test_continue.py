@@ -60,7 +60,7 @@ def with_targets(record: ParityRecord) -> ParityRecord:
 
 
 def usable(record: ParityRecord) -> bool:
-    return record.row.kind == "class" and not isinstance(record, ActivityRecord)
+    return record.row.kind == "class" and record.by_hand is None and not isinstance(record, ActivityRecord)
 
 
 def chosen() -> dict[str, tuple[ParityRecord, int]]:

@@ -26,7 +26,7 @@ from training.losses.balancing import (
     gradnorm,
 )
 from training.losses.balancing.monitor import RESOLUTION
-from training.losses.base import BaseLoss, BaseSupervisedLoss, require_number
+from training.losses.base import BaseLoss, BaseSupervisedLoss, require_number, require_numbers
 from training.losses.base.mixins import HardNegativeMiningMixin, TemperatureScalingMixin
 from training.losses.base.warmup import WarmupFactor
 from training.losses.contrastive import CrossModalVICRegLoss, HybridPretrainVICRegLoss
@@ -299,8 +299,20 @@ def test_messages_name_the_bounds_that_there_are() -> None:
         ({"low": 0, "integer": True}, "an integer at least 0"),
     ):
         with pytest.raises(ValueError) as caught:
-            require_number("x", "y", **bounds)  # type: ignore[arg-type]  # wrong on purpose
+            require_number("x", "y", **bounds)
         assert str(caught.value) == f"x must be {words}, found 'y'"
+
+
+def test_several_numbers_are_checked_alike() -> None:
+    require_numbers(0.0, 1.0, a=0.0, b=1, c=0.5)
+    require_numbers(0.0, optional=True, a=None, b=2.0)
+    with pytest.raises(ValueError, match=r"^b must be a number at least 0 and at most 1, found 1\.5$"):
+        require_numbers(0.0, 1.0, a=0.0, b=1.5)
+    with pytest.raises(ValueError, match="^a must be a number greater than 0, found None$"):
+        require_numbers(0.0, exclusive=True, a=None)
+    for value in (True, math.inf, math.nan, 1.0):
+        with pytest.raises(ValueError, match="^b must be an integer"):
+            require_numbers(integer=True, optional=True, a=None, b=value)
 
 
 class Rows(BaseSupervisedLoss):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base_contrastive import BaseContrastiveLoss, ContrastiveOptions, Ids
-from .base_loss import REDUCTIONS, BaseLoss, require_choice, require_features, require_number
+from .base_loss import REDUCTIONS, BaseLoss, require_choice, require_features, require_number, require_numbers
 from .base_supervised import BaseSupervisedLoss
 from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
 from .momentum import MomentumEncoder
@@ -30,4 +30,5 @@ __all__ = [
     "require_choice",
     "require_features",
     "require_number",
+    "require_numbers",
 ]

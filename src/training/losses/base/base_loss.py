@@ -13,36 +13,47 @@ from ..functional import reduce
 from . import compat
 from .output import LossOutput
 
-__all__ = ["REDUCTIONS", "BaseLoss", "require_choice", "require_features", "require_number"]
+__all__ = ["REDUCTIONS", "BaseLoss", "require_choice", "require_features", "require_number", "require_numbers"]
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
+def require_numbers(
+    low: float = -math.inf,
+    high: float = math.inf,
+    /,
+    *,
+    exclusive: bool = False,
+    integer: bool = False,
+    optional: bool = False,
+    **values: Any,
+) -> None:
+    """Raise ``ValueError`` unless each of ``values`` (argument name -> value) is a number in ``[low, high]``.
+
+    ``exclusive``: greater than ``low``. ``integer``: no floats. ``optional``: ``None`` is allowed, too.
+    """
+    bounds = [f"{'greater than' if exclusive else 'at least'} {low:g}"] if low > -math.inf else []
+    bounds += [f"at most {high:g}"] if high < math.inf else []
+    wanted = " ".join(["an integer" if integer else "a number", " and ".join(bounds)]).strip()
+    for name, value in values.items():
+        if value is None and optional:
+            continue
+        valid = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
+        if not valid or not math.isfinite(value) or value > high or (value <= low if exclusive else value < low):
+            raise ValueError(f"{name} must be {wanted}, found {value!r}")
+
+
 def require_number(
     name: str,
-    value: float,
+    value: Any,
     *,
     low: float = -math.inf,
     high: float = math.inf,
     exclusive: bool = False,
     integer: bool = False,
 ) -> None:
-    """Raise unless ``value`` is a number in ``[low, high]`` (``exclusive``: greater than ``low``).
-
-    Raises:
-        ValueError: names the argument, the value found and what is allowed.
-    """
-    kind: type | tuple[type, ...] = int if integer else (int, float)
-    what = "an integer" if integer else "a number"
-    bounds = []
-    if low > -math.inf:
-        bounds.append(f"{'greater than' if exclusive else 'at least'} {low:g}")
-    if high < math.inf:
-        bounds.append(f"at most {high:g}")
-    wanted = " ".join([what, " and ".join(bounds)]).strip()
-    valid = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not valid or value > high or (value <= low if exclusive else value < low):
-        raise ValueError(f"{name} must be {wanted}, found {value!r}")
+    """``require_numbers`` for one value, whose name may be any text."""
+    require_numbers(low, high, exclusive=exclusive, integer=integer, **{name: value})
 
 
 def require_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

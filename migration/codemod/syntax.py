@@ -258,7 +258,7 @@ class _Graft:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 found = self.masks.parameters.get(self._name_of(node))
                 if found is not None:
-                    fields = (*type(node)._fields, "type_params")
+                    fields = tuple(dict.fromkeys((*type(node)._fields, "type_params")))  # 3.12 has the field
                     vars(node).update(type_params=[self._parameter(one) for one in found], _fields=fields)
             for name, value in ast.iter_fields(node):
                 if isinstance(value, list):

@@ -308,10 +308,10 @@ def test_several_numbers_are_checked_alike() -> None:
     require_numbers(0.0, optional=True, a=None, b=2.0)
     with pytest.raises(ValueError, match=r"^b must be a number at least 0 and at most 1, found 1\.5$"):
         require_numbers(0.0, 1.0, a=0.0, b=1.5)
-    with pytest.raises(ValueError, match="^a must be a number greater than 0, found None$"):
+    with pytest.raises(ValueError, match=r"^a must be a number greater than 0, found None$"):
         require_numbers(0.0, exclusive=True, a=None)
     for value in (True, math.inf, math.nan, 1.0):
-        with pytest.raises(ValueError, match="^b must be an integer"):
+        with pytest.raises(ValueError, match=r"^b must be an integer"):
             require_numbers(integer=True, optional=True, a=None, b=value)
 
 

@@ -161,11 +161,7 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, *, redu
 
 
 def supervised_contrastive(
-    features: Tensor,
-    labels: Tensor,
-    temperature: float | Tensor = 0.07,
-    *,
-    reduction: str = "mean",
+    features: Tensor, labels: Tensor, temperature: float | Tensor = 0.07, *, reduction: str = "mean"
 ) -> Tensor:
     """Supervised contrastive loss, the ``L_out`` of Khosla et al. 2020, for rows of unit length.
 

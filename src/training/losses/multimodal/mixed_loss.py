@@ -69,11 +69,7 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
         self.metrics = metrics
 
     def forward(
-        self,
-        vision_features: Tensor,
-        text_features: Tensor,
-        match_ids: Ids | None = None,
-        labels: Tensor | None = None,
+        self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None, labels: Tensor | None = None
     ) -> LossOutput:
         """The loss of one batch of pairs."""
         v, t, ids = self.embed_pairs(vision_features, text_features, match_ids)

@@ -56,10 +56,7 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(
-            reduction=reduction,
-            ignore_index=ignore_index,
-            class_weights=class_weights,
-            label_smoothing=label_smoothing,
+            reduction=reduction, ignore_index=ignore_index, class_weights=class_weights, label_smoothing=label_smoothing
         )
         require_choice("mean_over", mean_over, ("weights", "elements"))
         self.mean_over = mean_over

@@ -18,14 +18,7 @@ from ..base import (
     require_features,
     require_number,
 )
-from ..functional import (
-    dot_similarity,
-    encode_ids,
-    info_nce,
-    match_mask,
-    supervised_contrastive,
-    uniform_targets,
-)
+from ..functional import dot_similarity, encode_ids, info_nce, match_mask, supervised_contrastive, uniform_targets
 from ..loss_registry import LossRegistry
 
 __all__ = ["SupervisedContrastiveLoss"]

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import importlib
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -200,6 +201,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*LOSSES, "floor", "pysdtw"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    # before numba is imported: its idle workers would wait actively, at the cost of whoever is measured next
+    os.environ["NUMBA_NUM_THREADS"] = str(args.threads)
     wanted = set(args.only or [*LOSSES, "floor", "pysdtw"])
     print(f"torch {torch.__version__}, {args.threads} thread(s), float32, D {WIDTH}\n")
     print(

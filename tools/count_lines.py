@@ -22,7 +22,7 @@ FAMILIES = (
     *("contrastive/", "multimodal/", "supervised/", "balancing/multitask.py", "balancing/weighted_sum.py"),
     "base/momentum.py",  # the momentum encoder of MoCo
 )
-NEW = ("contrastive/cross_modal_vicreg.py",)  # has no old class
+NEW = ("contrastive/cross_modal_vicreg.py", "contrastive/dcl.py")  # have no old class
 SHARED = ("base/", "functional/", "balancing/terms.py")
 
 

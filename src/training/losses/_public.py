@@ -71,7 +71,7 @@ REGISTRY: Final[dict[str, str]] = {
     "contrastive_jepa": "predictive.contrastive_jepa",
     "cross_entropy": "supervised.cross_entropy",
     "cross_modal_vicreg": "contrastive.cross_modal_vicreg",
-    "dcl": "contrastive.decoupled_loss",
+    "dcl": "contrastive.dcl",
     "decorrelation": "contrastive.decorrelation",
     "dynamic_temperature": "contrastive.dynamic_temperature_loss",
     "energy": "temporal.energy",

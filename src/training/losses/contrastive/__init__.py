@@ -5,8 +5,9 @@ from __future__ import annotations
 from .barlow_twins import BarlowTwinsLoss
 from .clip_loss import CLIPLoss
 from .cross_modal_vicreg import CrossModalVICRegLoss
+from .dcl import DecoupledContrastiveLoss
 from .decorrelation import DecorrelationLoss
-from .decoupled_loss import DecoupledContrastiveLoss, IntraInterModalLoss
+from .decoupled_loss import IntraInterModalLoss
 from .dynamic_temperature_loss import DynamicTemperatureLoss
 from .hard_negative_loss import HardNegativeLoss
 from .hybrid_pretrain_vicreg import HybridPretrainVICRegLoss

@@ -49,11 +49,7 @@ class CLIPLoss(BaseContrastiveLoss):
     """
 
     def __init__(
-        self,
-        *,
-        label_smoothing: float = 0.0,
-        metrics: bool = False,
-        **options: Unpack[ContrastiveOptions],
+        self, *, label_smoothing: float = 0.0, metrics: bool = False, **options: Unpack[ContrastiveOptions]
     ) -> None:
         super().__init__(**options)
         require_number("label_smoothing", label_smoothing, low=0.0)
@@ -62,11 +58,7 @@ class CLIPLoss(BaseContrastiveLoss):
         self.label_smoothing, self.metrics = label_smoothing, metrics
 
     def forward(
-        self,
-        vision_features: Tensor,
-        text_features: Tensor,
-        match_ids: Ids | None = None,
-        logits: Tensor | None = None,
+        self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None, logits: Tensor | None = None
     ) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``.
 

@@ -75,10 +75,7 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         self.init_normalization(normalize=normalize)
 
     def forward(
-        self,
-        vision_features: Tensor | None = None,
-        text_features: Tensor | None = None,
-        features: Tensor | None = None,
+        self, vision_features: Tensor | None = None, text_features: Tensor | None = None, features: Tensor | None = None
     ) -> LossOutput:
         """The mean penalty of the given sets."""
         named = {"vision": vision_features, "text": text_features, "features": features}

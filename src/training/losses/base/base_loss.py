@@ -62,8 +62,8 @@ def require_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, found {value!r}")
 
 
-def require_features(**named: Tensor) -> None:
-    """Raise ``ValueError`` unless all are floating ``[B, D]`` tensors of one shape, with at least one row."""
+def require_features(rows: int = 1, /, **named: Tensor) -> None:
+    """Raise ``ValueError`` unless all are floating ``[B, D]`` tensors of one shape, with ``rows`` (1 or 2) or more."""
     shapes = {name: list(x.shape) for name, x in named.items()}
     found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     if any(x.dim() != 2 for x in named.values()) or len({x.shape for x in named.values()}) > 1:
@@ -71,6 +71,8 @@ def require_features(**named: Tensor) -> None:
     for name, x in named.items():
         if x.shape[0] == 0:
             raise ValueError(f"{name} is an empty batch, found shape {shapes[name]}; at least one row is needed")
+        if x.shape[0] < rows:
+            raise ValueError(f"at least two rows are needed, found {found}")
         if not x.is_floating_point():
             raise ValueError(f"{name} must be floating point, found {x.dtype}")
 

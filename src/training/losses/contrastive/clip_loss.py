@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_features, require_number
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_features, require_numbers
 from ..functional import info_nce, retrieval_metrics
 from ..loss_registry import LossRegistry
 
@@ -31,8 +31,7 @@ class CLIPLoss(BaseContrastiveLoss):
     Args:
         label_smoothing: ``e`` in [0, 1).
         metrics: report accuracies, recalls and similarities as well.
-        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` (over the ``B`` pairs) of
-            ``BaseContrastiveLoss``.
+        options: ``temperature`` (``t``), heads, normalisation, ``reduction`` (over pairs) of ``BaseContrastiveLoss``.
 
     Returns:
         ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``; with ``metrics`` also ``accuracy_v2t``,
@@ -43,16 +42,15 @@ class CLIPLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, inputs that ``match_pairs`` rejects, or logits that are not ``[B, B]``.
 
-    Differs from the old ``CLIPStyleLoss`` and from the InfoNCE of the old ``ContrastiveLoss``: all positives count (the
-    old ones drew one of them at random; this is the expectation), smoothed labels are made for each call (they were
-    cached by batch size), no noise is added to small batches, and metrics are cosines, tensors and optional.
+    The old ``CLIPStyleLoss`` and the InfoNCE of the old ``ContrastiveLoss`` drew one positive of each sample at random;
+    this is the expectation. Metrics are cosines, tensors and optional.
     """
 
     def __init__(
         self, *, label_smoothing: float = 0.0, metrics: bool = False, **options: Unpack[ContrastiveOptions]
     ) -> None:
         super().__init__(**options)
-        require_number("label_smoothing", label_smoothing, low=0.0)
+        require_numbers(0.0, label_smoothing=label_smoothing)
         if label_smoothing >= 1.0:
             raise ValueError(f"label_smoothing must be less than 1, found {label_smoothing!r}")
         self.label_smoothing, self.metrics = label_smoothing, metrics
@@ -62,12 +60,8 @@ class CLIPLoss(BaseContrastiveLoss):
     ) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``.
 
-        Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``.
-            match_ids: one id per pair.
-            logits: ``[B, B]`` similarities made elsewhere, already divided by the temperature. They are used as they
-                are, and the features count for their number only.
+        ``logits`` are ``[B, B]`` similarities made elsewhere, already divided by the temperature. They are used as they
+        are, and the features count for their number only.
         """
         require_features(vision_features=vision_features, text_features=text_features)
         batch, device = vision_features.shape[0], vision_features.device
@@ -77,22 +71,16 @@ class CLIPLoss(BaseContrastiveLoss):
             logits = self.scale_by_temperature(self.compute_similarity(*projected))
         elif logits.shape != (batch, batch):
             raise ValueError(f"logits must be [{batch}, {batch}], found {list(logits.shape)}")
+        # before there is a graph of the loss, which takes memory
         metrics = self.measure(logits, positive) if self.metrics else {}
-        output = self.contrast(logits, positive)
-        output.update(metrics)
-        return output
-
-    def contrast(self, logits: Tensor, positive: Tensor | None) -> LossOutput:
-        """Both directions of ``logits``; ``positive`` is ``None`` for the diagonal."""
         rows, columns = (info_nce(logits, positive, label_smoothing=self.label_smoothing, dim=d) for d in (1, 0))
-        return self.two_way_output(rows, columns)
+        return self.two_way_output(rows, columns, **metrics)
 
     @torch.no_grad()
     def measure(self, logits: Tensor, positive: Tensor | None) -> dict[str, Tensor]:
-        """Retrieval metrics and cosines."""
-        if positive is None:
-            matched = logits.diagonal()
-        else:
+        """Retrieval metrics and cosines; ``positive`` is ``None`` for the diagonal."""
+        matched = logits.diagonal()
+        if positive is not None:
             matched = torch.where(positive, logits, 0.0).sum(dim=1) / positive.sum(dim=1, dtype=torch.int32)
         mean, own = logits.mean() * self.temperature, matched.mean() * self.temperature
         similarities = {"similarity_mean": mean, "similarity_positive": own, "similarity_gap": own - mean}

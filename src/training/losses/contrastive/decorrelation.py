@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_features, require_number
+from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_features, require_numbers
 from ..functional import covariance_energy, standardize, upcast
 from ..loss_registry import LossRegistry
 
@@ -17,9 +16,7 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
     """Keeps the dimensions of each feature set uncorrelated. An addition to another loss.
 
     Alone it rewards collapse: a constant batch costs nothing. Combine it with a term that keeps the variance (VICReg
-    has both).
-
-    For each set ``x`` ``[B, D]`` with unbiased covariance ``C``, and the mean over the ``S`` sets that are given::
+    has both). For each set ``x`` ``[B, D]`` with unbiased covariance ``C``, and the mean over the ``S`` given sets::
 
         K(x) = 1/D sum_{k != l} C_kl^2
         loss = weight / S sum_x K(x)
@@ -30,8 +27,8 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         correlation: use correlations (columns of variance 1), which do not depend on the scale of the features.
         normalize: scale rows to unit length first. Covariances then are about ``1/D`` and the loss about ``1/D^2``.
         track_statistics: report the spread of the columns.
-        low_variance_threshold: a column with less variance than this is counted as low.
-        relative_threshold: take the threshold relative to the mean variance of the columns.
+        low_variance_threshold, relative_threshold: a column with less variance than this (relative: than this share of
+            the mean variance) is counted as low.
         chunk_size: columns of the covariance that are formed at a time; default: all.
 
     Shapes: any of ``vision_features``, ``text_features``, ``features``: ``[B, D]`` with ``B >= 2``; ``B`` and ``D`` may
@@ -45,10 +42,8 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
     Raises:
         ValueError: no set is given, one is no ``[B, D]`` batch of two rows or more, an argument is out of range.
 
-    Paper: the covariance term of VICReg (Bardes et al. 2022, arXiv 2105.04906).
-
-    Differs from the old class: rows are not normalised and ``K`` has VICReg's scale by default; one column gives 0 and
-    not NaN; too small a set raises (it used to lower the mean of the others); the threshold is relative.
+    Paper: the covariance term of VICReg (Bardes et al. 2022, arXiv 2105.04906). The old class normalised rows, scaled
+    ``K`` by ``1/(D (D - 1))`` (NaN for one column), and let sets of one row lower the mean of the others.
     """
 
     def __init__(
@@ -64,11 +59,10 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         chunk_size: int | None = None,
     ) -> None:
         super().__init__()
-        require_number("weight", weight)
+        require_numbers(weight=weight)
         require_choice("covariance_norm", covariance_norm, ("features", "pairs", "sum"))
-        require_number("low_variance_threshold", low_variance_threshold, low=0.0)
-        if chunk_size is not None:
-            require_number("chunk_size", chunk_size, low=1, integer=True)
+        require_numbers(0.0, low_variance_threshold=low_variance_threshold)
+        require_numbers(1, integer=True, optional=True, chunk_size=chunk_size)
         self.weight, self.covariance_norm, self.correlation = weight, covariance_norm, correlation
         self.track_statistics, self.chunk_size = track_statistics, chunk_size
         self.low_variance_threshold, self.relative_threshold = low_variance_threshold, relative_threshold
@@ -82,38 +76,29 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         given = {name: x for name, x in named.items() if x is not None}
         if not given:
             raise ValueError("at least one of vision_features, text_features and features is needed, found none")
-        terms: list[Tensor] = []
+        penalties: list[Tensor] = []
         entries: dict[str, Tensor] = {}
         for name, raw in given.items():
-            require_features(**{name: raw})
-            if raw.shape[0] < 2:
-                raise ValueError(f"a covariance needs at least two rows, found {name} {list(raw.shape)}")
+            require_features(2, **{name: raw})
             (x,) = self.normalize(upcast(raw))
-            terms.append(self._penalty(x))
-            entries[f"decorrelation_loss_{name}"] = terms[-1]
+            penalties.append(self._penalty(x))
+            entries[f"decorrelation_loss_{name}"] = penalties[-1]
             if self.track_statistics:
                 entries |= {f"{key}_{name}": value for key, value in self._statistics(x.detach()).items()}
-        return self.output(self.weight * (sum(terms, start=terms[0].new_zeros(())) / len(terms)), **entries)
+        return self.output(self.weight * (sum(penalties[1:], start=penalties[0]) / len(penalties)), **entries)
 
     def _penalty(self, x: Tensor) -> Tensor:
         columns = x.shape[1]
         norms = {"features": columns, "pairs": columns * max(columns - 1, 1), "sum": 1}
-        if self.correlation:
-            x = standardize(x, eps=1e-5)
+        x = standardize(x, eps=1e-5) if self.correlation else x
         return covariance_energy(x, chunk_size=self.chunk_size) / norms[self.covariance_norm]
 
-    @torch.no_grad()
     def _statistics(self, x: Tensor) -> dict[str, Tensor]:
         variance = x.var(dim=0)
         mean = variance.mean()
         low = variance < self.low_variance_threshold * (mean if self.relative_threshold else 1.0)
-        return {
-            "min_variance": variance.amin(),
-            "max_variance": variance.amax(),
-            "mean_variance": mean,
-            "low_variance_count": low.sum(),
-            "low_variance_fraction": low.to(x.dtype).mean(),
-        }
+        statistics = {"min_variance": variance.amin(), "max_variance": variance.amax(), "mean_variance": mean}
+        return statistics | {"low_variance_count": low.sum(), "low_variance_fraction": low.to(x.dtype).mean()}
 
     def extra_repr(self) -> str:
         """Configuration."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_number
-from ..functional import dot_similarity, masked_logsumexp, pair_info_nce, retrieval_accuracy
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_numbers
+from ..functional import dot_similarity, masked_logsumexp, pair_info_nce, retrieval_metrics
 from ..loss_registry import LossRegistry
 
 __all__ = ["IntraInterModalLoss"]
@@ -30,13 +30,11 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         per_pair  l_i = sum_{P_i} -log( exp(c_ip / t) / sum_j exp(c_ij / t) )             one term per pair
         self      m_i = log( 1 + sum_{k in N_i} exp((g_ik - g_ii) / t) )                  pushes samples apart
         same_id   m_i = sum_{p in P_i, p != i} -log( exp(g_ip / t) / sum_{k != i} exp(g_ik / t) )
-
         inter = mean of l over its terms (pooled: over anchors with negatives), mean of both directions
         loss  = inter + vision_weight * mean of m (vision) + text_weight * mean of m (text)
 
     Args:
-        vision_weight: weight of the vision term, at least 0.
-        text_weight: weight of the text term, at least 0.
+        vision_weight, text_weight: weights of the terms inside the modalities, at least 0.
         positives: ``pooled`` or ``per_pair``.
         intra_positives: ``self`` or ``same_id``.
         exclude_same_id: with ``self``, samples of the same id are no negatives.
@@ -54,10 +52,9 @@ class IntraInterModalLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    Differs from the two old classes named ``DecoupledContrastiveLoss``: the one of ``decoupled_contrastive_loss`` is
-    ``average="pairs", exclude_same_id=False`` (its mean shrinks with duplicates, which it also pushes apart); the one
-    of ``contrastive_learning`` is ``positives="per_pair", intra_positives="same_id"`` but divided by the wrong number
-    and was constantly zero for unique ids. Low temperatures do not overflow, entries are detached tensors.
+    Two old classes were named ``DecoupledContrastiveLoss``: that of ``decoupled_contrastive_loss`` is
+    ``average="pairs", exclude_same_id=False``; that of ``contrastive_learning`` is ``positives="per_pair",
+    intra_positives="same_id"``, but divided by the wrong number, and was constantly zero for unique ids.
     """
 
     def __init__(
@@ -73,8 +70,7 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         **options: Unpack[ContrastiveOptions],
     ) -> None:
         super().__init__(**options)
-        require_number("vision_weight", vision_weight, low=0.0)
-        require_number("text_weight", text_weight, low=0.0)
+        require_numbers(0.0, vision_weight=vision_weight, text_weight=text_weight)
         require_choice("positives", positives, ("pooled", "per_pair"))
         require_choice("intra_positives", intra_positives, ("self", "same_id"))
         require_choice("average", average, ("terms", "pairs"))
@@ -96,19 +92,15 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         intra_vision, intra_text = (self._intra(x, positive) for x in (vision, text))
         intra = self.vision_weight * intra_vision + self.text_weight * intra_text
         entries.update(intra_vision_loss=intra_vision, intra_text_loss=intra_text)
-        output = self.output(inter + intra, inter_modal_loss=inter, intra_modal_loss=intra, **entries)
-        if self.metrics:
-            v2t, t2v = retrieval_accuracy(similarity, positive), retrieval_accuracy(similarity.mT, positive.mT)
-            output.update(accuracy_v2t=v2t, accuracy_t2v=t2v, accuracy=(v2t + t2v) / 2)
-        return output
+        metrics = retrieval_metrics(similarity, positive, ks=()) if self.metrics else {}
+        return self.output(inter + intra, inter_modal_loss=inter, intra_modal_loss=intra, **entries, **metrics)
 
     def _intra(self, features: Tensor, same_id: Tensor) -> Tensor:
         """The term inside one modality, reduced."""
         logits = self.scale_by_temperature(dot_similarity(features, features))
         own = torch.eye(logits.shape[0], dtype=torch.bool, device=logits.device)
         if self.intra_positives == "self":
-            negative = ~same_id if self.exclude_same_id else ~own
-            return self.apply_reduction(-F.logsigmoid(logits.diagonal() - masked_logsumexp(logits, negative)))
-        positive = same_id & ~own
-        others = masked_logsumexp(logits, ~own)
+            others = masked_logsumexp(logits, ~(same_id if self.exclude_same_id else own))
+            return self.apply_reduction(-F.logsigmoid(logits.diagonal() - others))
+        positive, others = same_id & ~own, masked_logsumexp(logits, ~own)
         return self.apply_reduction(((others[:, None] - logits) * positive).sum(dim=1), positive.sum())

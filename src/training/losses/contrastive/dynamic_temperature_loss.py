@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_number
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_numbers
 from ..functional import pair_info_nce
 from ..loss_registry import LossRegistry
 
@@ -28,11 +28,10 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
 
     Args:
         base_temperature: greater than 0.
-        min_temperature: lower bound; with the default ``offset`` it acts only above ``0.8 base_temperature``.
-        max_temperature: upper bound, at least ``min_temperature``.
-        offset: part of the temperature that does not depend on the batch.
-        amplitude: part that does.
-        sharpness: how fast it falls with the gap.
+        min_temperature, max_temperature: bounds; with the default ``offset`` the lower one acts only above
+            ``0.8 base_temperature``.
+        offset, amplitude, sharpness: part of the temperature that does not depend on the batch, part that does, and how
+            fast it falls with the gap; at least 0.
         include_paired: the pairs ``(i, i)`` belong to the positives of the gap. Without them and with unique ids the
             temperature depends on the negatives alone.
         detach_temperature: no gradient through the temperature, so that the model cannot lower the loss by moving it.
@@ -45,8 +44,7 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    Differs from the old ``DynamicTemperatureContrastiveLoss``, which is ``include_paired=False`` and
-    ``detach_temperature=False``: always the same keys, bounds are checked.
+    The old ``DynamicTemperatureContrastiveLoss`` is ``include_paired=False`` and ``detach_temperature=False``.
     """
 
     def __init__(
@@ -62,11 +60,9 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
         detach_temperature: bool = True,
         reduction: str = "mean",
     ) -> None:
-        require_number("base_temperature", base_temperature, low=0.0, exclusive=True)
-        require_number("min_temperature", min_temperature, low=0.0, exclusive=True)
-        require_number("max_temperature", max_temperature, low=min_temperature)
-        for name, value in (("offset", offset), ("amplitude", amplitude), ("sharpness", sharpness)):
-            require_number(name, value, low=0.0)
+        require_numbers(0.0, exclusive=True, base_temperature=base_temperature, min_temperature=min_temperature)
+        require_numbers(min_temperature, max_temperature=max_temperature)
+        require_numbers(0.0, offset=offset, amplitude=amplitude, sharpness=sharpness)
         super().__init__(temperature=base_temperature, reduction=reduction)
         self.min_temperature, self.max_temperature = min_temperature, max_temperature
         self.offset, self.amplitude, self.sharpness = offset, amplitude, sharpness
@@ -76,21 +72,14 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
         """The loss of one batch; inputs as in ``match_pairs``."""
         similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
         own = torch.eye(positive.shape[0], dtype=torch.bool, device=positive.device)
-        positive_similarity = _masked_mean(similarity, positive if self.include_paired else positive & ~own)
-        negative_similarity = _masked_mean(similarity, ~positive)
-        factor = self.offset + self.amplitude * torch.exp(-self.sharpness * (positive_similarity - negative_similarity))
+        near = _masked_mean(similarity, positive if self.include_paired else positive & ~own)
+        far = _masked_mean(similarity, ~positive)
+        factor = self.offset + self.amplitude * torch.exp(-self.sharpness * (near - far))
         temperature = (self.temperature * factor).clamp(self.min_temperature, self.max_temperature)
-        if self.detach_temperature:
-            temperature = temperature.detach()
-        logits = similarity / temperature
-        return self.two_way_output(
-            pair_info_nce(logits, positive),
-            pair_info_nce(logits.mT, positive.mT),
-            positive.sum(),
-            temperature=temperature,
-            positive_similarity=positive_similarity,
-            negative_similarity=negative_similarity,
-        )
+        logits = similarity / (temperature.detach() if self.detach_temperature else temperature)
+        rows, columns = pair_info_nce(logits, positive), pair_info_nce(logits.mT, positive.mT)
+        entries = {"temperature": temperature, "positive_similarity": near, "negative_similarity": far}
+        return self.two_way_output(rows, columns, positive.sum(), **entries)
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

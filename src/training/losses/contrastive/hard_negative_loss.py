@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_number
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_numbers
 from ..functional import pair_info_nce
 from ..loss_registry import LossRegistry
 
@@ -29,19 +29,16 @@ class HardNegativeLoss(BaseContrastiveLoss):
         l_ip = log(1 + sum_{n in N_i} w_in exp((c_in - c_ip) / t))
         loss = mean of l_ip over all pairs i, p in P_i; then the mean of both directions
 
-    Anchors without negatives do not count. Hard negatives are constants for the gradient. ``mining``:
-
-    * ``semi_hard``: less similar than the mean positive of the anchor, by less than ``semi_hard_margin``.
-    * ``hard``: the ``hard_fraction`` most similar negatives of the anchor (rounded down, at least one).
-    * ``percentile``: at or above the ``hard_negative_percentile`` of the anchor's negatives.
-    * ``none``.
+    Anchors without negatives do not count. Hard negatives are constants for the gradient.
 
     Papers: semi-hard negatives, Schroff et al. 2015 (arXiv 1503.03832); weighting inside the denominator is akin to
     Robinson et al. 2021 (arXiv 2010.04592), whose weights are not these.
 
     Args:
         hard_negative_weight: ``w``, greater than 0; below 1 it plays hard negatives down.
-        mining: see above.
+        mining: which are hard. ``semi_hard``: less similar than the mean positive of the anchor, by less than
+            ``semi_hard_margin``; ``hard``: the ``hard_fraction`` most similar of the anchor (rounded down, at least
+            one); ``percentile``: at or above the ``hard_negative_percentile`` of the anchor's negatives; ``none``.
         semi_hard_margin: width of the band, in cosine.
         hard_fraction: in (0, 1].
         hard_negative_percentile: 0 to 100.
@@ -54,8 +51,8 @@ class HardNegativeLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    Differs from the old ``HardNegativeMiningContrastiveLoss``: a batch without negatives gives a zero that keeps the
-    graph (it raised), low temperatures do not overflow, unknown strategies and short id lists are errors.
+    The old ``HardNegativeMiningContrastiveLoss`` raised for a batch without negatives, which here is a zero that keeps
+    the graph; low temperatures overflowed.
     """
 
     def __init__(
@@ -70,9 +67,9 @@ class HardNegativeLoss(BaseContrastiveLoss):
     ) -> None:
         super().__init__(**options)
         require_choice("mining", mining, ("semi_hard", "hard", "percentile", "none"))
-        require_number("hard_negative_weight", hard_negative_weight, low=0.0, exclusive=True)
-        require_number("semi_hard_margin", semi_hard_margin, low=0.0)
-        require_number("hard_fraction", hard_fraction, low=0.0, high=1.0, exclusive=True)
+        require_numbers(0.0, exclusive=True, hard_negative_weight=hard_negative_weight)
+        require_numbers(0.0, semi_hard_margin=semi_hard_margin)
+        require_numbers(0.0, 1.0, exclusive=True, hard_fraction=hard_fraction)
         self.init_mining(percentile=hard_negative_percentile, weight=hard_negative_weight)
         self.mining, self.semi_hard_margin, self.hard_fraction = mining, semi_hard_margin, hard_fraction
 
@@ -80,14 +77,12 @@ class HardNegativeLoss(BaseContrastiveLoss):
         """The loss of one batch; inputs as in ``match_pairs``."""
         similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
         # an anchor without negatives has terms of exactly zero
-        counted = positive & ~positive.all(dim=1, keepdim=True)
-        return self.two_way_output(
-            self._direction(similarity, positive), self._direction(similarity.mT, positive.mT), counted.sum()
-        )
+        counted = (positive & ~positive.all(dim=1, keepdim=True)).sum()
+        rows, columns = self._direction(similarity, positive), self._direction(similarity.mT, positive.mT)
+        return self.two_way_output(rows, columns, counted)
 
     def _direction(self, similarity: Tensor, positive: Tensor) -> Tensor:
-        logits = self.scale_by_temperature(similarity)
-        log_weights = self.log_weights(similarity.detach(), positive)
+        logits, log_weights = self.scale_by_temperature(similarity), self.log_weights(similarity.detach(), positive)
         return pair_info_nce(logits, positive, denominator="own_positive", log_weights=log_weights)
 
     def log_weights(self, similarity: Tensor, positive: Tensor) -> Tensor:
@@ -100,8 +95,7 @@ class HardNegativeLoss(BaseContrastiveLoss):
             anchor = (similarity * positive).sum(dim=1, keepdim=True) / positive.sum(dim=1, keepdim=True)
             hard = (similarity < anchor) & (similarity > anchor - self.semi_hard_margin)
         else:
-            count = (~positive).sum(dim=1, keepdim=True)
-            wanted = (count * self.hard_fraction).floor().clamp(min=1)
+            wanted = ((~positive).sum(dim=1, keepdim=True) * self.hard_fraction).floor().clamp(min=1)
             order = similarity.masked_fill(positive, float("-inf")).argsort(dim=1, descending=True)
             ranks = torch.arange(similarity.shape[1], device=similarity.device).expand_as(order)
             hard = torch.zeros_like(positive).scatter(1, order, ranks < wanted)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_number
-from ..functional import dot_similarity, pair_info_nce, retrieval_accuracy, uniform_targets
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_numbers
+from ..functional import dot_similarity, pair_info_nce, retrieval_metrics, uniform_targets
 from ..loss_registry import LossRegistry
 
 __all__ = ["InfoNCELoss"]
@@ -22,14 +22,13 @@ class InfoNCELoss(BaseContrastiveLoss):
     For small models and debugging, where the alignment term gives a gradient before the contrast does. Without it and
     with the defaults this is ``CLIPLoss``.
 
-    With cosines ``c_ij`` of image ``i`` and text ``j``, temperature ``t``, positives ``P_i`` (equal ids)::
+    With cosines ``c_ij`` of image ``i`` and text ``j``, temperature ``t``, positives ``P_i`` (equal ids), rows ``v_i``,
+    ``t_p`` of unit length and width ``D`` (the squared error is ``2 / D`` of the cosine distance)::
 
         l_i  = mean_{p in P_i} ( log D_ip - c_ip / t ),   D_ip = sum_j exp(c_ij / t)        for denominator="all"
                                                  D_ip = exp(c_ip / t) + sum_{n not in P_i} exp(c_in / t)  "own_positive"
         d_i  = mean_{p in P_i} (1 - c_ip)          cosine;  mean_{p in P_i} |v_i - t_p|^2 / D  for alignment="mse"
         loss = (mean_i l_i + the same over the columns) / 2 + alignment_weight mean_i d_i
-
-    (``v_i``, ``t_p`` of unit length and width ``D``: the squared error is ``2 / D`` of the cosine distance.)
 
     Paper: van den Oord et al. 2018 (arXiv 1807.03748).
 
@@ -49,9 +48,8 @@ class InfoNCELoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    Differs from the old ``SimpleContrastiveLoss``, which is ``alignment="mse", alignment_weight=0.5``: all positives
-    count (it drew one, from the global generator), similarities are cosines, and its keyword ``decor_loss`` is gone:
-    add such a term with ``WeightedSumLoss``.
+    The old ``SimpleContrastiveLoss`` is ``alignment="mse", alignment_weight=0.5`` with one positive drawn from the
+    global generator; a term like its ``decor_loss`` is added by ``WeightedSumLoss``.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class InfoNCELoss(BaseContrastiveLoss):
         require_choice("positives", positives, ("all", "random"))
         require_choice("denominator", denominator, ("all", "own_positive"))
         require_choice("alignment", alignment, ("cosine", "mse"))
-        require_number("alignment_weight", alignment_weight, low=0.0)
+        require_numbers(0.0, alignment_weight=alignment_weight)
         self.positives, self.metrics = positives, metrics
         self.denominator: Literal["all", "own_positive"] = denominator
         self.alignment, self.alignment_weight = alignment, alignment_weight
@@ -82,18 +80,13 @@ class InfoNCELoss(BaseContrastiveLoss):
     ) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``.
 
-        Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``.
-            match_ids: one id per pair.
-            generator: source of the draws for ``positives="random"``, on the device of the features.
+        ``generator`` makes the draws of ``positives="random"``; it must be on the device of the features.
         """
         vision, text, ids = self.embed_pairs(vision_features, text_features, match_ids)
         positive = self.create_positive_mask(len(vision), ids, device=vision.device)
         similarity = dot_similarity(vision, text)
         logits = self.scale_by_temperature(similarity)
-        rows = self._direction(logits, positive, generator)
-        columns = self._direction(logits.mT, positive.mT, generator)
+        rows, columns = self._direction(logits, positive, generator), self._direction(logits.mT, positive.mT, generator)
         distance = 1 - similarity
         if self.alignment == "mse":
             # the length of a zero vector is 0 after normalisation, so the squares are not always 1
@@ -101,14 +94,11 @@ class InfoNCELoss(BaseContrastiveLoss):
             distance = (squares[0][:, None] + squares[1] - 2 * similarity) / vision.shape[1]
         chosen = uniform_targets(self._choose(positive, generator), distance.dtype)
         alignment = self.apply_reduction((distance * chosen).sum(dim=1))
-        parts = self.two_way_output(rows, columns)
-        contrast = parts.pop("loss")
-        temperature = torch.as_tensor(self.temperature, dtype=logits.dtype, device=logits.device)
+        entries = self.two_way_output(rows, columns, temperature=logits.new_ones(()) * self.temperature)
+        contrast = entries.pop("loss")
+        metrics = self.measure(similarity, positive) if self.metrics else {}
         loss = contrast + self.alignment_weight * alignment
-        output = self.output(loss, infonce=contrast, alignment=alignment, **parts, temperature=temperature)
-        if self.metrics:
-            output.update(self.measure(similarity, positive))
-        return output
+        return self.output(loss, infonce=contrast, alignment=alignment, **entries, **metrics)
 
     def _choose(self, positive: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.positives == "all":
@@ -123,8 +113,7 @@ class InfoNCELoss(BaseContrastiveLoss):
     @torch.no_grad()
     def measure(self, similarity: Tensor, positive: Tensor) -> dict[str, Tensor]:
         """Accuracy and mean cosines."""
-        accuracy = (retrieval_accuracy(similarity, positive) + retrieval_accuracy(similarity.mT, positive.mT)) / 2
         own = (similarity * positive).sum() / positive.sum()
         other = (similarity * ~positive).sum() / (~positive).sum().clamp(min=1)
         similarities = {"similarity_positive": own, "similarity_negative": other, "similarity_gap": own - other}
-        return {"accuracy": accuracy} | similarities
+        return {"accuracy": retrieval_metrics(similarity, positive, ks=())["accuracy"]} | similarities

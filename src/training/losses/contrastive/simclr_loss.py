@@ -18,13 +18,10 @@ class SimCLRLoss(BaseContrastiveLoss):
     """NT-Xent, the normalised and temperature-scaled cross entropy of SimCLR.
 
     For self-supervised training on two augmented views; profits from large batches. In contrast to CLIP, the other
-    samples of the *own* view are negatives too.
+    samples of the *own* view are negatives too. Over the ``2B`` rows of ``[z_a; z_b]`` with cosines ``c_ij`` (inner
+    products without ``normalize``), temperature ``t`` and ``p(i)`` the other view of row ``i``::
 
-    Over the ``2B`` rows of ``[z_a; z_b]`` with cosines ``c_ij`` (inner products without ``normalize``), temperature
-    ``t`` and ``p(i)`` the other view of row ``i``::
-
-        l_i  = -c_{i,p(i)} / t + log sum_{k != i} exp(c_ik / t)
-        loss = mean_i l_i
+        l_i  = -c_{i,p(i)} / t + log sum_{k != i} exp(c_ik / t);   loss = mean_i l_i
 
     Paper: Chen et al. 2020 (arXiv 2002.05709; there ``t = 0.5`` for small models, 0.1 for large ones).
 
@@ -35,17 +32,15 @@ class SimCLRLoss(BaseContrastiveLoss):
             ``text_head`` for ``z_b``; for two views of one modality use one head in the model instead.
 
     Returns:
-        ``LossOutput`` with ``loss``; with ``metrics`` also ``accuracy`` (share of rows whose partner is strictly more
-        similar than every other row, so that a collapsed batch scores 0), ``positive_similarity`` and
-        ``negative_similarity`` (means of ``c``, not divided by the temperature; 0 where there is no negative).
+        ``LossOutput`` with ``loss`` (for one sample a zero that keeps the graph); with ``metrics`` also ``accuracy``
+        (share of rows whose partner is strictly more similar than every other row, so that a collapsed batch scores 0),
+        ``positive_similarity`` and ``negative_similarity`` (means of ``c``, 0 where there is no negative).
 
     Raises:
-        ValueError: an argument out of range, or ``z_a`` and ``z_b`` of different shapes, empty, or with fewer than two
-            dimensions.
+        ValueError: an argument out of range, or inputs of different shapes, empty, or with fewer than two dimensions.
 
-    Differs from the old ``ContrastiveLoss(loss_type="nt_xent")``: it has no ids, stores or InfoNCE beside it, and
-    reports metrics of itself. From the ``NTXentLoss`` of hjepa: metrics are raw and finite, shapes must agree. Without
-    negatives (one sample) the loss is a zero that keeps the graph.
+    The old ``ContrastiveLoss(loss_type="nt_xent")`` reported metrics of an InfoNCE beside it, the ``NTXentLoss`` of
+    hjepa infinite or scaled ones.
     """
 
     def __init__(self, *, metrics: bool = False, **options: Unpack[ContrastiveOptions]) -> None:
@@ -53,23 +48,13 @@ class SimCLRLoss(BaseContrastiveLoss):
         self.metrics = metrics
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> LossOutput:
-        """The loss of one batch.
-
-        Args:
-            z_a: first view ``[B, D]``; of ``[B, N, D]`` (or more dimensions) every position is a sample of its own.
-            z_b: second view, same shape.
-        """
-        if z_a.shape != z_b.shape or z_a.dim() < 2:
-            raise ValueError(
-                f"z_a and z_b must have one common shape [..., D], found {list(z_a.shape)} and {list(z_b.shape)}"
-            )
-        z_a, z_b = z_a.flatten(0, -2), z_b.flatten(0, -2)
+        """The loss of two views ``[B, D]``; of ``[B, N, D]`` (or more) every position is a sample of its own."""
+        if z_a.shape == z_b.shape and z_a.dim() > 2:
+            z_a, z_b = z_a.flatten(0, -2), z_b.flatten(0, -2)
         require_features(z_a=z_a, z_b=z_b)
         z_a, z_b = self.project(vision=z_a, text=z_b)
-        output = self.output(self.nt_xent_loss(z_a, z_b))
-        if self.metrics:
-            output.update(self.measure(*self.normalize(z_a, z_b)))
-        return output
+        metrics = self.measure(*self.normalize(z_a, z_b)) if self.metrics else {}
+        return self.output(self.nt_xent_loss(z_a, z_b), **metrics)
 
     @torch.no_grad()
     def measure(self, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
@@ -78,9 +63,6 @@ class SimCLRLoss(BaseContrastiveLoss):
         similarity = dot_similarity(z, z)
         matched = torch.cat([similarity.diagonal(batch), similarity.diagonal(-batch)])
         others = ~torch.eye(batch, dtype=torch.bool, device=z.device).repeat(2, 2)
-        best = similarity.masked_fill(~others, float("-inf")).amax(dim=1)
-        return {
-            "accuracy": (matched > best).float().mean(),
-            "positive_similarity": matched.mean(),
-            "negative_similarity": (similarity * others).sum() / others.sum().clamp(min=1),
-        }
+        accuracy = (matched > similarity.masked_fill(~others, float("-inf")).amax(dim=1)).float().mean()
+        negative = (similarity * others).sum() / others.sum().clamp(min=1)
+        return {"accuracy": accuracy, "positive_similarity": matched.mean(), "negative_similarity": negative}

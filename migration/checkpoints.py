@@ -9,6 +9,7 @@ or by number. What is not understood is refused; nothing is written then.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import re
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .catalog import Case, Catalog, StateRule, Symbol
+from .catalog import MISSING, Case, Catalog, StateRule, Symbol
 from .console import brief
 from .parity import resolve
 from .state import UnknownKeys, convert_state, rule_for
@@ -231,6 +232,8 @@ class _Converter:
                 self.plan.problems.append(
                     f"--loss {prefix.rstrip('.')}={rows[0][0].old}: no state_dict has keys below {prefix!r}"
                 )
+        # every pass over a state_dict sees what the ones before it could not convert
+        self.plan.problems = list(dict.fromkeys(self.plan.problems))
         return converted
 
     def names(self, value: Any, place: str) -> Any:
@@ -543,34 +546,52 @@ def _renumbered(optimizer: Mapping[str, Any], groups: list[list[_Slot]]) -> Any:
 _PLAIN = (bool, int, float, str, type(None), tuple, list)
 
 
+def _plain(value: Any, given: bool) -> bool:
+    """Whether a changed value shows in its ``repr``; dicts that were given may be scaled anew."""
+    return isinstance(value, _PLAIN if given else (*_PLAIN, dict))
+
+
+def _attribute(value: Any, paths: Sequence[str]) -> Any:
+    """What stands at the first of the dotted ``paths`` that is there; tensors of no dimension as numbers."""
+    for path in paths:
+        with contextlib.suppress(AttributeError, IndexError, TypeError):
+            found = value
+            for part in path.split("."):
+                found = found[int(part)] if part.lstrip("-").isdigit() else getattr(found, part)
+            return found.item() if isinstance(found, Tensor) and not found.dim() else found
+    return MISSING
+
+
 def _arguments(old: nn.Module, symbol: Symbol) -> dict[str, Any]:
     """The constructor's arguments, read from the attributes of ``old``.
 
     Raises:
         Untranslatable: an argument was not kept, or a fresh object made with these arguments differs from ``old``.
     """
-    given = {name: getattr(old, name) for name in symbol.signature if hasattr(old, name)}
-    table = symbol.cases[0].arguments
-    # what is dropped or reported has no counterpart in the new object: not kept counts as not given
-    unkept = [n for n, a in table.items() if n not in given and a.drop is None and a.report is None and not a.variadic]
-    lost = [n for n in unkept if table[n].required]
+    row = symbol.cases[0]
+    found = {name: _attribute(old, row.kept.get(name, (name,))) for name in row.arguments}
+    given = {name: value for name, value in found.items() if value is not MISSING}
+    # what is dropped or reported has no counterpart in the new object; where the catalog says a place that is not
+    # there, the old object had no use for it
+    lost = [
+        name
+        for name, argument in row.arguments.items()
+        if name not in given and (argument.required or name not in row.kept)
+        if argument.drop is None and argument.report is None and not argument.variadic
+    ]
     if lost:
         raise Untranslatable(f"does not keep its argument {', '.join(lost)}")
     with torch.random.fork_rng(devices=[]):
         try:
             fresh = resolve(symbol.twin)(**given)
-        except (TypeError, ValueError, AssertionError) as error:
-            missing = f" ({', '.join(unkept)} not kept)" if unkept else ""
-            raise Untranslatable(f"cannot be built again from its attributes{missing}: {error}") from error
-    kept = {n: v for n, v in vars(old).items() if isinstance(v, _PLAIN) and n != "training"}
+        except (TypeError, ValueError, AssertionError, ImportError, OSError) as error:
+            raise Untranslatable(f"cannot be built again from its attributes: {error}") from error
+    # what the successor's state takes over, or what only the last call left behind, may differ
+    moved = {*vars(nn.Module()), *row.running, *(name for rule in row.state for name in rule.kept)}
+    kept = {n: v for n, v in vars(old).items() if n not in moved and _plain(v, n in given)}
     other = [n for n, v in kept.items() if n not in vars(fresh) or repr(vars(fresh)[n]) != repr(v)]
-    if {k: v.shape for k, v in old.state_dict().items()} != {k: v.shape for k, v in fresh.state_dict().items()}:
-        other.append("the shapes of its state")
     if other:
-        raise Untranslatable(
-            f"is not what its attributes say: {', '.join(other)} "
-            + (f"(its arguments {', '.join(unkept)} were not kept)" if unkept else "changed after it was built")
-        )
+        raise Untranslatable(f"is not what its attributes say: {', '.join(other)} changed after it was built")
     return given
 
 
@@ -582,7 +603,16 @@ def _successor(old: nn.Module, symbol: Symbol) -> tuple[nn.Module, Case]:
     like = next((t for t in old.state_dict().values() if t.is_floating_point()), None)
     if like is not None:
         new.to(device=like.device, dtype=like.dtype)
-    new.load_state_dict(convert_state(case, old.state_dict()))
+    # what the rules make of entries that the old object has not got yet, a queue before its first call, stays as it is
+    own = new.state_dict()
+    state = {name: own[name] for rule in case.state for name in rule.new if name in own}
+    for rule in case.state:
+        moved = [(name, attribute) for name, attribute in zip(rule.new, rule.kept, strict=False) if name in own]
+        for name, attribute in moved:
+            value = getattr(old, attribute)
+            numbers = list(value.values()) if isinstance(value, dict) else value
+            state[name] = torch.as_tensor(numbers, dtype=own[name].dtype)
+    new.load_state_dict(state | convert_state(case, old.state_dict()))
     return new.train(old.training), case
 
 
@@ -616,9 +646,10 @@ def migrate_module(
             try:
                 new, case = _successor(old, symbol)
             except (Untranslatable, ValueError, RuntimeError, TypeError, UnknownKeys) as error:
+                why = " ".join(str(error).split())
                 problems.append(
-                    f"{place or 'it'}: {symbol.old} {error}; build the successor in code and load the "
-                    "converted state_dict"
+                    f"{place and f'{place}: '}{symbol.old} {why}; "
+                    "build the successor in code and load the converted state_dict"
                 )
                 return old
             if passes is not None:

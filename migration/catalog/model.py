@@ -55,10 +55,14 @@ One TOML file describes one old system. The file is data with a closed set of op
     transpose = true                        # optional: swap the last two dimensions; squeeze = true: [1] -> []
     [[symbol.state]]
     new = "vision_queue.ids"                # a key that the old state lacks: the new object's own value stays
-    fresh = "the old queue had no ids"
+    fresh = "the old queue had no ids"      # beside it, optional: kept = [...], attributes of pickled objects
     [[symbol.state]]
     new = "vision_queue.filled"             # a key that the old state lacks: the number of rows of another new key
     rows = "vision_queue.features"
+
+    [symbol.kept]                           # optional: where a pickled object keeps an argument of its constructor, if
+    input_dim = "head.0.in_features"        # not as an attribute of that name; of a list the first that is there
+    running = ["print_counter"]             # (a key of the symbol:) attributes that nothing depends on later
 
     [[symbol.case]]                         # optional: one row per value of arguments that choose a successor
     when = { loss_type = "nt_xent" }        # literal, or list of literals; a missing argument counts as its default
@@ -230,8 +234,9 @@ class ResultKey:
 class StateRule:
     """State_dict keys ``old`` -> each of ``new`` (empty: dropped). ``fresh``: ``new`` had no counterpart.
 
-    ``rows``: ``new`` had no counterpart either; its value is the number of rows of that new key. The rules stand in the
-    order in which the new object holds its parameters.
+    ``kept``: attributes of old objects that hold it, one per entry of ``new``. ``rows``: ``new`` had no counterpart
+    either; its value is the number of rows of that new key. The rules stand in the order in which the new object holds
+    its parameters.
     """
 
     old: str
@@ -241,6 +246,7 @@ class StateRule:
     drop: str = ""
     fresh: str = ""
     rows: str = ""
+    kept: tuple[str, ...] = ()
 
     def match(self, key: str) -> str | None:
         """The part that ``*`` stands for if ``key`` matches ``old``, else ``None``."""
@@ -278,6 +284,8 @@ class Case:
     results: Mapping[str, ResultKey] = field(default_factory=dict)
     members: Mapping[str, Any] = field(default_factory=dict)
     state: tuple[StateRule, ...] = ()
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    running: tuple[str, ...] = ()
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether the condition holds for the literal argument ``values`` (defaults filled in)."""
@@ -462,10 +470,12 @@ _CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns
     "results",
     "members",
     "state",
+    "kept",
+    "running",
 }
 _SYMBOL = _CASE | {"old", "kind", "exported", "aliases", "case"}
 _ARGUMENT = {"default", "rename", "drop", "report", "pin", "map", "scale", "invert", "variadic", "keyword_only", "note"}
-_STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows"}
+_STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows", "kept"}
 _CONFIG = {"path", "name", "arguments", "names"}
 _FACTORY = {"factory", "sections", "type", "marks", "partial", "outer", "form"}
 _FORM = {"types", "when", "new", "parts", "keys", "pins", "entries"}
@@ -624,8 +634,11 @@ def _state(row: _Row, data: Any) -> StateRule:
         raise row.fail("state.old", f"expected a string, found {old!r}")
     targets = (new,) if isinstance(new, str) else tuple(new)
     for name in ("fresh", "rows"):
-        if data.get(name) and (not targets or set(data) - {"new", name}):
+        if data.get(name) and (not targets or set(data) - {"new", name, "kept"}):
             raise row.fail(f"state.{name}", "stands beside new alone")
+    kept = tuple(data.get("kept", ()))
+    if kept and not (fresh and len(kept) == len(targets)):
+        raise row.fail("state.kept", "stands beside fresh, with one attribute per new key")
     if bool(targets) == bool(data.get("drop")):
         raise row.fail("state.new", f"{old!r} needs either new or drop")
     for target in targets:
@@ -639,6 +652,7 @@ def _state(row: _Row, data: Any) -> StateRule:
         drop=str(data.get("drop", "")),
         fresh=str(fresh),
         rows=str(rows),
+        kept=kept,
     )
 
 
@@ -666,6 +680,10 @@ def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
     returns = row.strings("returns", [])
     if len(returns) not in (0, 2):
         raise row.fail("returns", f"expected [old, new], found {list(returns)!r}")
+    arguments, kept = _arguments(row, "arguments"), row.get("kept", dict, {})
+    for name in kept:
+        if name not in arguments:
+            raise row.fail(f"kept.{name}", "not an argument of the old signature")
     return Case(
         new=None if new == "none" else new,
         parity=parity,
@@ -675,12 +693,14 @@ def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
         deviations=deviations,
         reason=reason,
         returns=(returns[0], returns[1]) if returns else None,
-        arguments=_arguments(row, "arguments"),
+        arguments=arguments,
         pins={name: _pin(row, name, data) for name, data in row.get("pins", dict, {}).items()},
         forward=_arguments(row, "forward") if "forward" in row.data else None,
         results={old: _result(row, old, data) for old, data in row.get("results", dict, {}).items()},
         members=row.get("members", dict, {}),
         state=tuple(_state(row, data) for data in row.get("state", list, [])),
+        kept={n: (p,) if isinstance(p, str) else tuple(p) for n, p in kept.items()},
+        running=row.strings("running", []),
     )
 
 

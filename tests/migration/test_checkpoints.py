@@ -128,6 +128,16 @@ def test_unknown_keys_of_a_loss_are_refused() -> None:
     content = {f"loss.{k}": v for k, v in old_loss().state_dict().items()} | {"loss.extra": torch.ones(1)}
     assert "'extra', which it does not have" in problems(content)
     assert "has no rule for 'extra'" in problems(content, "loss=legacy.contrastive_loss.ContrastiveLoss")
+    beside = {f"other.{k}": v for k, v in old_loss().state_dict().items()}
+    made, _ = plan(
+        content | beside,
+        builtin_catalog(),
+        assignments=parse_assignments(
+            builtin_catalog(),
+            ["loss=legacy.contrastive_loss.ContrastiveLoss", "other=legacy.contrastive_loss.ContrastiveLoss"],
+        ),
+    )
+    assert len(made.problems) == 1, made.problems  # though every pass sees it
     assert "no state_dict has keys below 'x.'" in problems(
         content, "x=legacy.contrastive_loss.ContrastiveLoss", skip=["loss"]
     )
@@ -331,6 +341,9 @@ def test_reported_arguments_that_were_not_kept_count_as_not_given() -> None:
     assert type(new).__name__ == "WeightedMSELoss"
 
 
+MEMORY = "memory_queue_contrastive_loss.MemoryQueueContrastiveLoss"
+
+
 class Stored(nn.Module):
     """An old class that does not keep its argument ``store``."""
 
@@ -340,17 +353,36 @@ class Stored(nn.Module):
 
 
 def test_arguments_that_were_not_kept_are_named() -> None:
-    _, changes, found = migrate_module(Model(old_loss()), builtin_catalog())
+    _, changes, found = migrate_module(Model(twin("hjepa.combined.HierarchicalCombinedLoss")()), builtin_catalog())
     assert not changes
-    assert "input_dim" in found[0]
+    assert "does not keep its argument jepa_loss_type, " in found[0]
 
 
 def test_objects_that_changed_after_they_were_built_are_refused() -> None:
-    loss = twin("vicreg_loss.VICRegLoss")(curriculum=True)
-    loss.update_epoch(3)
+    loss = twin("barlow_twins_loss.BarlowTwinsLoss")()
+    loss.scaling = {"of": "mine"}
     _, changes, found = migrate_module(Model(loss), builtin_catalog())
     assert not changes
-    assert "loss: vicreg_loss.VICRegLoss is not what its attributes say" in found[0]
+    assert "loss: barlow_twins_loss.BarlowTwinsLoss is not what its attributes say: scaling changed" in found[0]
+
+
+def test_an_object_that_cannot_be_built_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = twin("barlow_twins_loss.BarlowTwinsLoss")()
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network,\nno weights")
+
+    monkeypatch.setattr(type(loss), "__init__", offline)
+    _, changes, (found,) = migrate_module(Model(loss), builtin_catalog())
+    assert not changes
+    assert "cannot be built again from its attributes: no network, no weights; build" in found
+
+
+def test_a_queue_before_its_first_call_is_empty() -> None:
+    new, _, found = migrate_module(twin(MEMORY)(dim=5, queue_size=8), builtin_catalog())
+    assert not found, found
+    assert new.vision_queue.features.shape == (8, 5)
+    assert new.vision_queue.filled == 0
 
 
 def test_modules_do_not_go_back() -> None:

@@ -41,6 +41,11 @@ class FeatureQueue(nn.Module):
         self.register_buffer("ptr", torch.zeros((), dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
+    def require_width(self, features: Tensor) -> None:
+        """Raise ``ValueError`` unless ``features`` are ``[B, dim]``."""
+        if features.dim() != 2 or features.shape[1] != self.dim:
+            raise ValueError(f"features must be [B, {self.dim}], the width of the queue, found {list(features.shape)}")
+
     @torch.no_grad()
     def enqueue(self, features: Tensor, ids: Tensor | None = None) -> None:
         """Store the rows of ``features`` ``[B, dim]`` (the last ``size`` of them), oldest entries first out.
@@ -48,8 +53,7 @@ class FeatureQueue(nn.Module):
         Raises:
             ValueError: another width, or another number of ids.
         """
-        if features.dim() != 2 or features.shape[1] != self.dim:
-            raise ValueError(f"features must be [B, {self.dim}], found {list(features.shape)}")
+        self.require_width(features)
         rows = features.shape[0]
         if ids is None:
             ids = torch.full((rows,), NO_ID, dtype=torch.int64, device=features.device)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features
+from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_features
 from ..functional import bank_logsumexp_max, dot_similarity, encode_ids
 from ..loss_registry import LossRegistry
-from .moco_loss import QueueMixin
 
 __all__ = ["MoCoLoss"]
 
 
 @LossRegistry.register("moco")
-class MoCoLoss(BaseContrastiveLoss, QueueMixin):
+class MoCoLoss(BaseContrastiveLoss):
     """Momentum contrast: queries of the trained encoders against keys of their moving averages.
 
     For batches too small for CLIP. The keys come from a ``MomentumEncoder`` per modality, which changes slowly,
@@ -30,14 +29,12 @@ class MoCoLoss(BaseContrastiveLoss, QueueMixin):
 
     where ``Q_i`` are the filled entries of the queue that have another id, and the bracket is there with
     ``in_batch_negatives``. ``loss`` is the mean over ``i``, and over both directions if ``symmetric``. Afterwards, in
-    train mode only, the keys replace the oldest entries. While the queue is empty and without in-batch negatives the
-    loss is a zero that keeps the graph.
+    train mode only, the keys replace the oldest entries. Without any negative the loss is a zero that keeps the graph.
 
     Paper: He et al. 2020 (arXiv 1911.05722).
 
     Args:
-        embed_dim: width of queries and keys.
-        queue_size: entries per queue.
+        embed_dim, queue_size: width of queries and keys, and entries per queue.
         temperature: ``t``, greater than 0.
         learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
         symmetric: both directions; otherwise vision to text only, without a vision queue.
@@ -56,9 +53,8 @@ class MoCoLoss(BaseContrastiveLoss, QueueMixin):
     Raises:
         ValueError: an argument out of range, or features that are no ``[B, embed_dim]`` batches of one shape.
 
-    Differs from the old ``EMAMoCoLoss``, which owned the key encoders and could not run as constructed: keys are given,
-    the moving average is a ``MomentumEncoder`` that is updated before the keys are made, the loss is formed before the
-    keys are queued, only filled entries count, evaluation changes nothing, and several forwards may precede a backward.
+    The old ``EMAMoCoLoss`` owned the key encoders, could not run as constructed, queued keys before their own loss,
+    counted random entries, and changed its state in evaluation.
     """
 
     def __init__(
@@ -76,12 +72,10 @@ class MoCoLoss(BaseContrastiveLoss, QueueMixin):
         reduction: str = "mean",
     ) -> None:
         super().__init__(temperature=temperature, learnable_temperature=learnable_temperature, reduction=reduction)
-        self.symmetric = symmetric
-        self.in_batch_negatives = in_batch_negatives
-        self.enqueue_before_logits = enqueue_before_logits
-        self.metrics = metrics
-        names = ("vision", "text") if symmetric else ("text",)
-        self.init_queues(*names, size=queue_size, dim=embed_dim, mask_same_id=mask_same_id)
+        self.symmetric, self.in_batch_negatives, self.mask_same_id = symmetric, in_batch_negatives, mask_same_id
+        self.enqueue_before_logits, self.metrics = enqueue_before_logits, metrics
+        self.text_queue = FeatureQueue(queue_size, embed_dim)
+        self.vision_queue = FeatureQueue(queue_size, embed_dim) if symmetric else None
 
     def forward(
         self,
@@ -94,63 +88,51 @@ class MoCoLoss(BaseContrastiveLoss, QueueMixin):
         """The loss of one batch; in train mode the queues take up its keys.
 
         Args:
-            vision_features: queries ``[B, D]``, with gradient.
-            text_features: queries ``[B, D]``.
-            vision_keys: ``[B, D]`` from the momentum encoder; they get no gradient.
-            text_keys: ``[B, D]``.
+            vision_features, text_features: queries ``[B, D]``, with gradient.
+            vision_keys, text_keys: ``[B, D]`` from the momentum encoders; they get no gradient.
             match_ids: one id per pair, integers (tensor or list) or strings; keys are stored under them.
         """
-        require_features(
-            vision_features=vision_features, text_features=text_features, vision_keys=vision_keys, text_keys=text_keys
-        )
-        if vision_features.shape[1] != self.text_queue.dim:
-            raise ValueError(f"features must be [B, {self.text_queue.dim}], found {list(vision_features.shape)}")
-        query_v, query_t, key_v, key_t = self.normalize(
-            vision_features, text_features, vision_keys.detach(), text_keys.detach()
-        )
+        features = {"vision_features": vision_features, "text_features": text_features}
+        require_features(**features, vision_keys=vision_keys, text_keys=text_keys)
+        self.text_queue.require_width(vision_features)
+        query_v, query_t = self.normalize(vision_features, text_features)
+        key_v, key_t = self.normalize(vision_keys.detach(), text_keys.detach())
         ids = None if match_ids is None else encode_ids(match_ids, device=query_v.device)
-        others = self.create_positive_mask(query_v.shape[0], ids if self.mask_same_id else None, device=query_v.device)
-        others.fill_diagonal_(False)
-        fill = self.text_queue.fill_ratio
+        masked = ids if self.mask_same_id else None
+        others = self.create_positive_mask(query_v.shape[0], masked, device=query_v.device).fill_diagonal_(False)
+        entries = {"queue_fill": self.text_queue.fill_ratio}
         if self.enqueue_before_logits:
             self._store(key_v, key_t, ids)
-        loss_v2t, accuracy_v2t = self._direction(query_v, key_t, "text", ids, others)
-        if self.symmetric:
-            loss_t2v, accuracy_t2v = self._direction(query_t, key_v, "vision", ids, others)
-            output = self.two_way_output(loss_v2t, loss_t2v, queue_fill=fill)
-            accuracy = (accuracy_v2t + accuracy_t2v) / 2
-        else:
-            loss = self.apply_reduction(loss_v2t)
-            output = self.output(loss, loss_v2t=loss, loss_t2v=torch.zeros_like(loss), queue_fill=fill)
-            accuracy, accuracy_t2v = accuracy_v2t, torch.zeros_like(accuracy_v2t)
-        if self.metrics:
-            output.update(accuracy_v2t=accuracy_v2t, accuracy_t2v=accuracy_t2v, accuracy=accuracy)
+        v2t = self._direction(query_v, key_t, self.text_queue, masked, others)
+        t2v = {name: torch.zeros_like(x) for name, x in v2t.items()}
+        if self.vision_queue is not None:
+            t2v = self._direction(query_t, key_v, self.vision_queue, masked, others)
+        for name, x in v2t.items():
+            entries |= {name: (x + t2v[name]) / (1 + self.symmetric), f"{name}_v2t": x, f"{name}_t2v": t2v[name]}
         if not self.enqueue_before_logits:
             self._store(key_v, key_t, ids)
-        return output
+        return self.output(entries.pop("loss"), **entries)
 
     def _direction(
-        self, query: Tensor, key: Tensor, name: str, ids: Tensor | None, others: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Loss per query and accuracy; ``others``: pairs of the batch that are neither matched nor negatives."""
-        queue = getattr(self, f"{name}_queue")
+        self, query: Tensor, key: Tensor, queue: FeatureQueue, ids: Tensor | None, others: Tensor
+    ) -> dict[str, Tensor]:
+        """Loss and accuracy; ``others``: pairs of the batch that are neither matched nor negatives."""
         if self.in_batch_negatives:
             logits = self.scale_by_temperature(dot_similarity(query, key)).masked_fill(others, float("-inf"))
             matched = logits.diagonal()
         else:
             matched = self.scale_by_temperature((query * key).sum(dim=1))
             logits = matched[:, None]
-        negatives, best = bank_logsumexp_max(query, queue.features, self.scale, self.keep_mask(queue, ids))
+        negatives, best = bank_logsumexp_max(query, queue.features, self.scale, queue.keep_mask(ids))
         loss = torch.logaddexp(torch.logsumexp(logits, dim=1), negatives) - matched
-        if not self.metrics:
-            return loss, loss.new_zeros(())
-        with torch.no_grad():
-            if self.in_batch_negatives:
-                best = best.maximum(logits.diagonal_scatter(torch.full_like(matched, float("-inf"))).amax(dim=1))
-            return loss, (matched > best).float().mean()
+        if self.metrics and self.in_batch_negatives:
+            rivals = logits.detach().diagonal_scatter(torch.full_like(matched, float("-inf")))
+            best = best.maximum(rivals.amax(dim=1))
+        accuracy = {"accuracy": (matched > best).float().mean()} if self.metrics else {}
+        return {"loss": self.apply_reduction(loss)} | accuracy
 
     def _store(self, key_v: Tensor, key_t: Tensor, ids: Tensor | None) -> None:
         if self.training:
             self.text_queue.enqueue(key_t, ids)
-            if self.symmetric:
+            if self.vision_queue is not None:
                 self.vision_queue.enqueue(key_v, ids)

@@ -12,29 +12,11 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, FeatureQueue, Ids, L
 from ..functional import bank_logsumexp, dot_similarity, pair_info_nce
 from ..loss_registry import LossRegistry
 
-__all__ = ["MemoryQueueLoss", "QueueMixin"]
-
-
-class QueueMixin:
-    """Owns one queue per modality, named ``vision_queue`` and ``text_queue``."""
-
-    vision_queue: FeatureQueue
-    text_queue: FeatureQueue
-    mask_same_id: bool
-
-    def init_queues(self, *names: str, size: int, dim: int, mask_same_id: bool) -> None:
-        """Create ``<name>_queue`` per name."""
-        self.mask_same_id = mask_same_id
-        for name in names:
-            setattr(self, f"{name}_queue", FeatureQueue(size, dim))
-
-    def keep_mask(self, queue: FeatureQueue, ids: Tensor | None) -> Tensor:
-        """Entries of ``queue`` that are negatives of queries with these ids, ``[1, K]`` or ``[B, K]``."""
-        return queue.keep_mask(ids if self.mask_same_id else None)
+__all__ = ["MemoryQueueLoss"]
 
 
 @LossRegistry.register("memory_queue")
-class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
+class MemoryQueueLoss(BaseContrastiveLoss):
     """Symmetric InfoNCE whose negatives are the batch and a queue of past features of the other modality.
 
     For small batches: the queue gives thousands of negatives at the price of ``queue_size x embed_dim`` numbers per
@@ -69,10 +51,8 @@ class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
     Raises:
         ValueError: an argument out of range, inputs that ``match_pairs`` rejects, or of another width than the queue.
 
-    Differs from the old ``MemoryQueueContrastiveLoss``: only filled entries count and at full weight (the old one began
-    with random ones, scaled their logits and raised the temperature while they were replaced), ids are stored,
-    evaluation leaves the queue alone, the state loads into a new object, any floating dtype works, no random numbers.
-    From the bank of the old ``ContrastiveLoss``: it fills by itself, and the backward pass works.
+    The old ``MemoryQueueContrastiveLoss`` began with random entries, scaled their logits, and took up evaluation
+    batches; the bank of the old ``ContrastiveLoss`` was never filled.
     """
 
     def __init__(
@@ -96,48 +76,34 @@ class MemoryQueueLoss(BaseContrastiveLoss, QueueMixin):
                 f"found embed_dim={embed_dim!r}, projection_dim={projection_dim!r}"
             )
         self.denominator: Literal["all", "own_positive"] = denominator
-        self.average = average
-        self.init_queues("vision", "text", size=queue_size, dim=width, mask_same_id=mask_same_id)
+        self.average, self.mask_same_id = average, mask_same_id
+        self.vision_queue, self.text_queue = FeatureQueue(queue_size, width), FeatureQueue(queue_size, width)
 
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
         """The loss of one batch (inputs as in ``match_pairs``), which the queues take up afterwards in train mode."""
-        v, t, ids = self._embed(vision_features, text_features, match_ids)
+        v, t, ids = self.embed_pairs(vision_features, text_features, match_ids)
+        self.text_queue.require_width(v)
         positive = self.create_positive_mask(v.shape[0], ids, device=v.device)
         logits = self.scale_by_temperature(dot_similarity(v, t))
-        loss_v2t = self._direction(logits, positive, v, self.text_queue, ids)
-        loss_t2v = self._direction(logits.mT, positive.mT, t, self.vision_queue, ids)
-        fill = self.text_queue.fill_ratio
+        rows = self._direction(logits, positive, v, self.text_queue, ids)
+        columns = self._direction(logits.mT, positive.mT, t, self.vision_queue, ids)
+        entries = {"temperature": logits.new_ones(()) * self.temperature, "queue_fill": self.text_queue.fill_ratio}
         if self.training:
-            self._store(v, t, ids)
-        return self.two_way_output(
-            loss_v2t,
-            loss_t2v,
-            positive.sum() if self.average == "pairs" else None,
-            temperature=torch.as_tensor(self.temperature, dtype=v.dtype, device=v.device),
-            queue_fill=fill,
-        )
+            self.vision_queue.enqueue(v, ids)
+            self.text_queue.enqueue(t, ids)
+        return self.two_way_output(rows, columns, positive.sum() if self.average == "pairs" else None, **entries)
 
     def _direction(
         self, logits: Tensor, positive: Tensor, query: Tensor, queue: FeatureQueue, ids: Tensor | None
     ) -> Tensor:
-        stored = bank_logsumexp(query, queue.features, self.scale, self.keep_mask(queue, ids))
+        keep = queue.keep_mask(ids if self.mask_same_id else None)
+        stored = bank_logsumexp(query, queue.features, self.scale, keep)
         terms = pair_info_nce(logits, positive, denominator=self.denominator, negative_lse=stored)
         return terms / positive.sum(dim=1) if self.average == "anchors" else terms
 
     @torch.no_grad()
     def enqueue(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> None:
         """Store a batch without a loss, for instance to fill the queues before training."""
-        self._store(*self._embed(vision_features, text_features, match_ids))
-
-    def _embed(
-        self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        embedded = self.embed_pairs(vision_features, text_features, match_ids)
-        if embedded[0].shape[1] != self.text_queue.dim:
-            found = embedded[0].shape[1]
-            raise ValueError(f"features must have the width of the queue, {self.text_queue.dim}, found {found}")
-        return embedded
-
-    def _store(self, v: Tensor, t: Tensor, ids: Tensor | None) -> None:
-        self.vision_queue.enqueue(v.detach(), ids)
-        self.text_queue.enqueue(t.detach(), ids)
+        v, t, ids = self.embed_pairs(vision_features, text_features, match_ids)
+        self.vision_queue.enqueue(v, ids)
+        self.text_queue.enqueue(t, ids)

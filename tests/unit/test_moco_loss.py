@@ -129,5 +129,5 @@ def test_bad_arguments(kwargs: dict[str, object], message: str) -> None:
 
 
 def test_width_must_be_that_of_the_queue() -> None:
-    with pytest.raises(ValueError, match=r"\[B, 5\], the width of the queue, found \[3, 4\]"):
+    with pytest.raises(ValueError, match=r"\[B, 5\], found \[3, 4\]"):
         MemoryQueueLoss(embed_dim=5)(*batch(0))

@@ -44,7 +44,7 @@ class FeatureQueue(nn.Module):
     def require_width(self, features: Tensor) -> None:
         """Raise ``ValueError`` unless ``features`` are ``[B, dim]``."""
         if features.dim() != 2 or features.shape[1] != self.dim:
-            raise ValueError(f"features must be [B, {self.dim}], the width of the queue, found {list(features.shape)}")
+            raise ValueError(f"features must be [B, {self.dim}], found {list(features.shape)}; the width is fixed")
 
     @torch.no_grad()
     def enqueue(self, features: Tensor, ids: Tensor | None = None) -> None:

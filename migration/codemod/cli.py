@@ -9,7 +9,7 @@ from . import config
 from .closing import closing
 from .config import FORMATS, MAX_BYTES, NUMBERS
 from .errors import FileError
-from .scout import Seen, builtin_texts, read_texts, scout, search
+from .scout import Scout, Seen, builtin_texts, of_catalog, scout, search
 from .walk import KINDS, walk
 
 TYPE_CHECKING = False  # see scout
@@ -52,7 +52,7 @@ def _plain(given: list[str]) -> _Survey | None:
 
 
 def _nothing(survey: _Survey, wrote: bool) -> int:
-    sys.stdout.write(closing(len(survey.files), 0, 0, wrote))
+    sys.stdout.write(closing(len(survey.files), 0, 0, wrote, unsought=survey.seen.unsought))
     return NOTHING
 
 
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ignore", action="append", metavar="NAME", help="not these systems, symbols or rule codes of notes")
     add("--exclude", action="append", metavar="GLOB", help="skip these paths, in the syntax of .gitignore")
     add("--max-bytes", type=int, metavar="N", help=f"larger files are reported only (default {MAX_BYTES})")
+    add("--thorough", action="store_true", help="search also large trees for all quoted paths")
     add("--no-gitignore", action="store_true", help="also treat files that git ignores")
     add("--jobs", type=int, metavar="N", help="processes that read and search (default 1)")
     return parser
@@ -133,9 +134,13 @@ def _run(options: argparse.Namespace, survey: _Survey | None = None) -> int:
         return _undo(paths[0])
     _settle(options, paths[0])
     wrote = bool(options.write or options.interactive)
+    look = None
     if options.catalog or options.select or options.ignore:
-        _rules(options)  # what was named is checked before anything else
-    survey = survey or _Survey(paths, options.catalog, not options.no_gitignore, options.exclude or (), options.jobs)
+        rules = _rules(options)  # what was named is checked before anything else
+        look = of_catalog(rules.catalog) if options.catalog else None
+    survey = survey or _Survey(
+        paths, look, not options.no_gitignore, options.exclude or (), options.jobs, options.thorough
+    )
     if survey.empty and options.format == "text":
         return _nothing(survey, wrote)
     outcome = _decide(survey, options)
@@ -159,18 +164,19 @@ class _Survey:
     def __init__(
         self,
         paths: Sequence[str],
-        catalog: Sequence[str] = (),
+        look: Scout | None = None,
         gitignore: bool = True,
         exclude: Sequence[str] = (),
         jobs: int = 1,
+        thorough: bool = False,
     ) -> None:
         self.files: dict[str, str] = {}
         unreadable: list[tuple[str, OSError]] = []
         for top in paths:
             for path, kind in walk(top, lambda *failure: unreadable.append(failure), gitignore, exclude):
                 self.files.setdefault(path, kind)
-        self.look = scout(read_texts(catalog) if catalog else builtin_texts())
-        self.seen: Seen = search(self.look, list(self.files.items()), _progress(), jobs)
+        self.look = look or scout(builtin_texts())
+        self.seen: Seen = search(self.look, list(self.files.items()), _progress(), jobs, thorough)
         self.seen.failed += unreadable
 
     @property

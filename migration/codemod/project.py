@@ -50,6 +50,8 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     scanned: int = 0
     matched: int = 0
+    unsought: list[str] = field(default_factory=list)
+    """Packages whose quoted paths were not looked for."""
 
     def counts(self) -> Counter[str]:
         """Findings per rule."""
@@ -121,6 +123,7 @@ class Project:
         """Take up what the first look found among the ``files`` (path and kind)."""
         self.python_files = [path for path, kind in files.items() if kind == "python"]
         self.outcome.scanned = len(files)
+        self.outcome.unsought = seen.unsought
         for path, error in seen.failed:
             self._unreadable(path, error)
         for path in seen.found:

@@ -52,7 +52,7 @@ def summary(outcome: Outcome, wrote: bool) -> str:
         lines.append("")
     left = sum(f.level == "left" for f in outcome.findings)
     errors = sum(f.level == "error" for f in outcome.findings)
-    lines.append(closing(outcome.scanned, outcome.matched, len(outcome.changes), wrote, left, errors))
+    lines.append(closing(outcome.scanned, outcome.matched, len(outcome.changes), wrote, left, errors, outcome.unsought))
     return "\n".join(lines)
 
 
@@ -63,6 +63,7 @@ def as_json(outcome: Outcome, wrote: bool, show_diff: bool) -> str:
         "written": wrote,
         "scanned": outcome.scanned,
         "matched": outcome.matched,
+        "unsought": outcome.unsought,
         "files": [
             {"path": c.path, "symbols": sorted(c.symbols), **({"diff": diff(c)} if show_diff else {})}
             for c in outcome.changes

@@ -5,8 +5,9 @@ to nothing, and searches bytes:
 
 1. Each line with the word ``import`` is looked up among the lines that were seen before; a new one is resolved, if it
    has a part of an old path in it, by the place of the file.
-2. Quoted paths are searched for when the tree is small, or when a folder, a file or any import in it has the name of
-   their package. So a large tree in which nothing is called ``dynvision`` is not searched for ``"dynvision.base"``.
+2. Quoted paths are searched for, too, except in a large tree without any find in which no folder, file or import has
+   the name of their package: there ``"dynvision.base"`` is not looked for when nothing is called ``dynvision``, which
+   would take as long as reading once more. ``Seen.unsought`` says so.
 
 A path that is put together from pieces is not seen.
 """
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
     from .words import OldWords
 
 SMALL = 8_000_000
-"""Trees of less than so many bytes are searched for everything."""
+"""Trees of less than so many bytes are always searched for quoted paths."""
 
-_WORDS = bytes(byte if byte in b"_.;*" or (byte < 128 and chr(byte).isalnum()) else 32 for byte in range(256))
-"""What is no ASCII word, point, star or semicolon becomes white space."""
+_WORDS = bytes(byte if byte in b"_.,;*" or (byte < 128 and chr(byte).isalnum()) else 32 for byte in range(256))
+"""What is no ASCII word, point, comma, star or semicolon becomes white space."""
 _AT_ONCE = 1 << 16
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 Relative = tuple[int, str]
+Quoted = list[tuple[bytes, tuple[bytes, ...]]]
 
 
 class Scout:
@@ -51,26 +53,33 @@ class Scout:
         self.parts = frozenset(part.encode() for part in parts)
         self.files = frozenset(part + suffix for part in (*parts, "__init__") for suffix in (".py", ".pyi"))
         self.homes = self.full | {path.rpartition(".")[0] for path in aliased}
-        self.quoted = self._quoted()
-        # relative paths that begin behind `src`, which is too common to look into all files below it
-        self.tails = tuple({f".{path.split('.')[1]}".encode() for path in self.full if path.startswith("src.")})
+        self.firsts = frozenset(path.partition(".")[0].encode() for path in self.full)
         self.signs: set[bytes] = set()
         self._old: OldWords | None = None
         self._verdicts: dict[bytes, bool | tuple[Relative, ...]] = {}
         self._relatives: dict[tuple[str, tuple[Relative, ...]], bool] = {}
+        self._dots: dict[bytes, int] = {}
+        self._levels: dict[tuple[str, int], list[str]] = {}
         self._places: dict[str, bool] = {}
 
-    def _quoted(self) -> list[tuple[bytes, tuple[bytes, ...]]]:
-        """The first part of old paths, and strings one of which is in each quoted path with that part."""
-        found: dict[str, set[str]] = {}
+    def quoted(self, firsts: Collection[bytes]) -> Quoted:
+        """What to search for to find quoted paths whose first part is one of ``firsts``: see ``quotes``."""
+        heads: dict[str, set[str]] = {}
         for path in self.full:
-            first, *rest = path.split(".")
-            heads = found.setdefault(first, set())
+            first, _, rest = path.partition(".")
+            second = rest.partition(".")[0]
+            if first.encode() not in firsts:
+                continue
             if first in self.full:
-                heads |= {quote + first + end for quote in "\"'" for end in (quote, ".")}
+                heads.setdefault(first, set()).update(q + first + end for q in "\"'" for end in (q, ".", ":"))
             else:
-                heads.add(f"{first}.{rest[0]}")
-        return [(first.encode(), tuple(head.encode() for head in sorted(heads))) for first, heads in found.items()]
+                heads.setdefault(f".{second}", set()).add(f"{first}.{second}")
+            if first == "src" and second:
+                # relative paths that begin behind `src`, which is too common to look into all files below it
+                heads[f".{second}"].update(f"{lead}.{second}" for lead in "\"'.")
+        shortest = [needle for needle in heads if not any(needle != n and needle.startswith(n) for n in heads)]
+        joined = {n: set().union(*(more for m, more in heads.items() if m.startswith(n))) for n in shortest}
+        return [(n.encode(), tuple(head.encode() for head in sorted(more))) for n, more in sorted(joined.items())]
 
     @property
     def old(self) -> OldWords:
@@ -85,7 +94,7 @@ class Scout:
 
     def interesting(self, path: str, kind: str, data: bytes) -> bool:
         """Whether a file of any kind deserves a second look, by itself."""
-        return self.first(path, kind, data) or (kind == "python" and self.quotes(data, [f for f, _ in self.quoted]))
+        return self.first(path, kind, data) or (kind == "python" and self.quotes(data, self.quoted(self.firsts)))
 
     def python(self, path: str, data: bytes) -> bool:
         """Whether a Python file deserves to be parsed, by itself."""
@@ -99,13 +108,20 @@ class Scout:
             return self._inside(path) and (b'".' in data or b"'." in data) and self.old.leaves.search(data) is not None
         if kind == "config":
             return self.old.in_config(data)
-        return self.old.mentioned(data)
+        if kind == "notebook":
+            data = data.replace(b"\\n", b"\n").replace(b"\\t", b"\t")  # a line of code begins behind these
+        if self.old.mentioned(data):
+            return True
+        return kind != "shell" and b"import" in data and (self._imports(path, data) or self.old.rooted(data))
 
-    def quotes(self, data: bytes, firsts: Collection[bytes]) -> bool:
-        """Whether the file may quote an old path whose first part is one of ``firsts``."""
-        if any(first in firsts and any(head in data for head in heads) for first, heads in self.quoted):
-            return self.old.words.search(data) is not None
-        return b"src" in firsts and any(tail in data for tail in self.tails) and bool(self.old.leaves.search(data))
+    def quotes(self, data: bytes, quoted: Quoted) -> bool:
+        """Whether the file may quote an old path: it has one of a few strings, one of its heads, and an old name."""
+        if not any(needle in data and any(head in data for head in heads) for needle, heads in quoted):
+            return False
+        old = self.old
+        if old.words.search(data) or old.leaves.search(data):
+            return True
+        return b"import" in data and old.rooted(data)
 
     # -- places --------------------------------------------------------------------------------------------------
 
@@ -144,20 +160,43 @@ class Scout:
     def _imports(self, path: str, data: bytes) -> bool:
         """Whether an import statement may mean an old path."""
         verdicts = self._verdicts
+        directory = path.rpartition(os.sep)[0]
         at = data.find(b"import")
         while at >= 0:
             start = data.rfind(b"\n", 0, at) + 1
             end = data.find(b"\n", at)
             if end < 0:
                 end = len(data)
-            verdict = verdicts.get(data[start:end])
-            if verdict is None or data.endswith((b"\\\n", b"\\\r\n"), 0, start):
+            text = data[start:end]
+            verdict = verdicts.get(text)
+            if verdict is None and self._elsewhere(directory, text):
+                verdict = False
+            elif verdict is None or data.endswith((b"\\\n", b"\\\r\n"), 0, start):
                 start, end = _statement(data, start, at, end)
-                verdict = self._resolve(data[start:end])
-            if verdict is not False and (verdict is True or self._relative(path, verdict)):
+                text = data[start:end]
+                # what the end of the file cuts off may be the first line of a whole statement elsewhere
+                verdict = self._resolve(text) if end < len(data) else self._concern(text)
+            if verdict is not False and (verdict is True or self._relative(directory, verdict)):
                 return True
             at = data.find(b"import", end)
         return False
+
+    def _elsewhere(self, directory: str, line: bytes) -> bool:
+        """Whether the line is `from a.b import` and nothing of ours is there; what follows does not matter."""
+        level = self._dots.get(line)
+        if level is None:
+            level = self._dots[line] = self._count_dots(line)
+        return level >= 0 and (level == 0 or not self._bases(directory, level))
+
+    def _count_dots(self, line: bytes) -> int:
+        """Before the module of a line `from .a import`; -1 if it is no such line, or imports something of ours."""
+        parts = line.split(None, 2)
+        if len(parts) < 3 or parts[0] != b"from" or not parts[2].startswith(b"import"):
+            return -1
+        module = parts[1]
+        if b";" in line or b"\r" in line[:-1] or module.partition(b".")[0] in self.firsts:
+            return -1
+        return len(module) - len(module.lstrip(b"."))
 
     def _resolve(self, text: bytes) -> bool | tuple[Relative, ...]:
         """Whether the imports in ``text`` concern us; relative ones are left to the place of the file."""
@@ -167,7 +206,7 @@ class Scout:
         return known
 
     def _concern(self, text: bytes) -> bool | tuple[Relative, ...]:
-        tokens = text.replace(b".", b" . ").replace(b";", b" ; ").replace(b"*", b" * ").translate(_WORDS).split()
+        tokens = words(text)
         if self.parts.isdisjoint(tokens):
             return False
         relative: set[Relative] = set()
@@ -180,20 +219,32 @@ class Scout:
                 return True
         return tuple(sorted(relative)) or False
 
-    def _relative(self, path: str, imports: tuple[Relative, ...]) -> bool:
-        directory = path.rpartition(os.sep)[0]
+    def _relative(self, directory: str, imports: tuple[Relative, ...]) -> bool:
         known = self._relatives.get((directory, imports))
         if known is None:
-            known = self._relatives[directory, imports] = self._leads_here(_folders(directory), imports)
+            known = self._relatives[directory, imports] = any(
+                self._related(f"{base}.{tail}" if tail else base)
+                for level, tail in imports
+                for base in self._bases(directory, level)
+            )
         return known
 
-    def _leads_here(self, folders: list[str], imports: Iterable[Relative]) -> bool:
-        for level, tail in imports:
-            base = folders[: len(folders) - level + 1]
-            for count in range(1, min(len(base), self.depth) + 1):
-                if self._related(".".join([*base[-count:], tail] if tail else base[-count:])):
-                    return True
-        return False
+    def _bases(self, directory: str, level: int) -> list[str]:
+        """Those of the names of the package ``level`` points up to that are, lead to or lie below an old path."""
+        known = self._levels.get((directory, level))
+        if known is None:
+            folders = _folders(directory)
+            end = len(folders) - level + 1
+            names = (".".join(folders[start:end]) for start in range(max(0, end - self.depth), end))
+            known = self._levels[directory, level] = [name for name in names if self._related(name)]
+        return known
+
+
+def words(text: bytes) -> list[bytes]:
+    """Names and the signs that matter in imports."""
+    for sign in (b".", b",", b";", b"*"):
+        text = text.replace(sign, b" " + sign + b" ")
+    return text.translate(_WORDS).split()
 
 
 def imported(tokens: Iterable[bytes], comments: bool) -> list[Relative]:
@@ -202,7 +253,7 @@ def imported(tokens: Iterable[bytes], comments: bool) -> list[Relative]:
     base: list[str] | None = None
     reading = ""
     current: list[str] = []
-    joined = renamed = False
+    joined = renamed = expected = False
     for token in tokens:
         if renamed:
             renamed = False
@@ -211,7 +262,7 @@ def imported(tokens: Iterable[bytes], comments: bool) -> list[Relative]:
         elif token == b"from":
             reading, base = "from", []
         elif token == b"import":
-            reading, current, joined = "import", [], False
+            reading, current, joined, expected = "import", [], False, True
             if base is not None:
                 found.append(_dotted(base))
             else:
@@ -222,9 +273,13 @@ def imported(tokens: Iterable[bytes], comments: bool) -> list[Relative]:
             base.append(token.decode())
         elif reading and token == b".":
             joined = True
+        elif reading and token == b",":
+            expected = True
+        elif reading and not (joined or expected or comments):
+            reading, base = "", None
         elif reading:
             current = [*current, token.decode()] if joined else [token.decode()]
-            joined = False
+            joined = expected = False
             if token != b"*":
                 found.append(_dotted([*(base or []), *current]))
     return found
@@ -263,11 +318,15 @@ def _folders(directory: str) -> list[str]:
 
 
 class Seen:
-    """What the first look at many files found: the paths to look at again, those that cannot be read, their size."""
+    """What the first look at many files found: the paths to look at again, those that cannot be read, their size.
+
+    ``unsought`` are packages whose quoted paths were not looked for.
+    """
 
     def __init__(self) -> None:
         self.found: list[str] = []
         self.failed: list[tuple[str, OSError]] = []
+        self.unsought: list[str] = []
         self.size = 0
         self.signs: set[bytes] = set()
 
@@ -314,12 +373,13 @@ def look(scout: Scout, files: Iterable[tuple[str, str]], progress: Callable[[int
     return seen
 
 
-def look_again(scout: Scout, files: Iterable[str], firsts: Sequence[bytes]) -> list[str]:
+def look_again(scout: Scout, files: Iterable[str], firsts: Collection[bytes]) -> list[str]:
     """Those of the Python ``files`` that quote an old path."""
     found = []
+    quoted = scout.quoted(firsts)
     for path in files:
         try:
-            if scout.quotes(read_bytes(path), firsts):
+            if scout.quotes(read_bytes(path), quoted):
                 found.append(path)
         except OSError:
             continue  # the first look reported it
@@ -331,6 +391,7 @@ def search(
     files: Sequence[tuple[str, str]],
     progress: Callable[[int, str], None] | None = None,
     jobs: int = 1,
+    thorough: bool = False,
 ) -> Seen:
     """The files of a tree that deserve a second look, in the order of ``files``."""
     if jobs > 1:
@@ -345,10 +406,11 @@ def search(
         seen = look(scout, files, progress)
     if progress is not None:
         progress(-1, "")
-    named = seen.signs
-    if seen.size >= SMALL:
-        named = named | {os.path.splitext(part)[0].encode() for part in _steps(path for path, _ in files)}
-    firsts = [first for first, _ in scout.quoted if seen.size < SMALL or first in named]
+    firsts = scout.firsts
+    if seen.size >= SMALL and not (seen.found or thorough):
+        named = seen.signs.union(os.path.splitext(step)[0].encode() for step in _steps(path for path, _ in files))
+        seen.unsought = sorted(first.decode() for first in firsts - named)
+        firsts &= named
     done = {*seen.found, *(path for path, _ in seen.failed)}
     if firsts:
         done.update(look_again(scout, [p for p, kind in files if kind == "python" and p not in done], firsts))
@@ -374,23 +436,12 @@ def _steps(paths: Iterable[str]) -> set[str]:
 def builtin_texts() -> list[str]:
     """The catalogs of this project, as text."""
     folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "catalog")
-    return read_texts([os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".toml")])
-
-
-def read_texts(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The catalogs as text; a file that cannot be read is left to the reader of the catalog, which says why."""
-    texts = []
-    for path in paths:
-        try:
-            with open(path, encoding="utf-8") as handle:
-                texts.append(handle.read())
-        except (OSError, UnicodeDecodeError):
-            continue
-    return texts
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".toml"))
+    return [read_bytes(os.path.join(folder, name)).decode() for name in names]
 
 
 def scout(texts: Sequence[str]) -> Scout:
-    """The scout for catalogs with these texts. It may see more names than there are, never fewer."""
+    """The scout for catalogs of this project with these texts, without parsing them: see ``of_catalog`` for others."""
     modules: set[str] = set()
     aliased: set[str] = set()
     for text in texts:

@@ -362,10 +362,11 @@ class Sections:
             FileError: the file does not parse.
         """
         result = Result()
+        text = self.text.lower()
         for rule in self.rules.catalog.factories:
             symbol = next(s for s in self.rules.catalog.symbols if (s.system, s.old) == (rule.system, rule.factory))
             usable = self.rules.wanted(symbol) and self.rules.key(symbol) in self.used
-            if not usable or self.rules.only_twin(symbol) or not any(word in self.text for word in rule.words):
+            if not usable or self.rules.only_twin(symbol) or not any(word.lower() in text for word in rule.words):
                 continue
             for index, root in enumerate(tree(self.text, self.suffix)):
                 found = self._find(root, rule)

@@ -46,6 +46,13 @@ class OldWords:
         return _alternatives(self.names | self.dotted)
 
     @functools.cached_property
+    def _roots(self) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
+        """Old packages at the top level, whose names are common words, and a pattern for strings that begin so."""
+        roots = sorted(path for path in self.full if "." not in path)
+        pattern = rf"[\"'](?:{'|'.join(map(re.escape, roots))})\\?[\"'.:]"
+        return tuple(root.encode() for root in roots), re.compile(pattern.encode())
+
+    @functools.cached_property
     def leaves(self) -> re.Pattern[bytes]:
         """A quoted relative path."""
         parts = {re.escape(part) for path in self.full for part in path.split(".")}
@@ -53,18 +60,23 @@ class OldWords:
 
     @functools.cached_property
     def _config_words(self) -> re.Pattern[bytes]:
-        return _alternatives(self.configs)
+        return _alternatives(map(str.lower, self.configs))
 
     @functools.cached_property
     def _covers(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        return cover(self.names | self.dotted), cover(self.configs)
+        return cover(self.names | self.dotted), cover(map(str.lower, self.configs))
 
     def mentioned(self, data: bytes) -> bool:
         """Whether an old name or path stands in the text."""
         return any(needle in data for needle in self._covers[0]) and self.words.search(data) is not None
 
+    def rooted(self, data: bytes) -> bool:
+        """Whether an old package at the top level is quoted, perhaps without the name of a loss."""
+        return any(root in data for root in self._roots[0]) and self._roots[1].search(data) is not None
+
     def in_config(self, data: bytes) -> bool:
-        """Whether the name of a loss stands in a configuration file."""
+        """Whether the name of a loss stands in a configuration file; old factories did not mind its case."""
+        data = data.lower()
         return any(needle in data for needle in self._covers[1]) and self._config_words.search(data) is not None
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import ast
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from migration.catalog import builtin_catalog, builtin_paths
+from migration.catalog import builtin_catalog
+from migration.codemod import cli
 from migration.codemod import scout as scouting
 from migration.codemod.decide import Analysis
 from migration.codemod.places import module_names, package_names
-from migration.codemod.project import rewrite_text
+from migration.codemod.project import Project, rewrite_text
 from migration.codemod.rules import Rules
-from migration.codemod.scout import imported, look, of_catalog, read_texts, scout, search
+from migration.codemod.scout import builtin_texts, imported, look, of_catalog, scout, search, words
 from migration.codemod.text import Source
 from migration.codemod.walk import walk
 from tests.codemod.support import CATALOG, HERE, Example, demo_catalog, examples
 
 CASES = [case for path in sorted((HERE / "data").glob("*.txt")) for case in examples(path) if case.before != case.after]
-DEMO = scout(read_texts([CATALOG]))
-BUILTIN = scout(read_texts(builtin_paths()))
+DEMO = scout([CATALOG.read_text(encoding="utf-8")])
+BUILTIN = scout(builtin_texts())
+EXACT = of_catalog(builtin_catalog())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -63,16 +65,16 @@ def test_other_kinds() -> None:
 
 
 def test_reading_the_catalog_as_text_misses_nothing() -> None:
-    exact = of_catalog(builtin_catalog())
     for word in sorted({*Rules(builtin_catalog()).leaves(), *(m for m in builtin_catalog().modules if "." in m)}):
-        assert exact.old.words.search(word.encode())
+        assert EXACT.old.words.search(word.encode())
         assert BUILTIN.old.words.search(word.encode())
     text = "from src.training.losses import VICRegLoss\n"
     assert rewrite_text(text, Rules(builtin_catalog()))[0] != text
 
 
 RULES = Rules(builtin_catalog())
-PATHS = sorted(RULES.by_path)
+PATHS = sorted({path.rpartition(".")[0]: path for path in sorted(RULES.by_path)}.values())
+"""One old path of each old module."""
 SHAPES = [
     "from {m} import {n}",
     "from {m} import ({n})",
@@ -96,49 +98,81 @@ SHAPES = [
     "def f():\n\tfrom {m} import {n}",
     "try:\n    from {m} import {n}\nexcept ImportError: from {m} import *",
     "import importlib\nimportlib.import_module('{m}')",
+    "m = pytest.importorskip('{m}')",
     "__import__(\n  '{m}')",
     "x = {{'{m}.{n}': 1}}",
     "x = '{m}'",
     "x = '{m}:{n}'",
     'mock.patch("{m}.{n}.forward")',
 ]
-ENDS = ["\n", "\r\n", "\r", ""]
+SPELLINGS = [("\n", ""), ("\r\n", "\ufeff"), ("\r", "# é\n"), ("", "import torch\n")]
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
-@given(
-    st.sampled_from(PATHS), st.sampled_from(SHAPES), st.sampled_from(ENDS), st.sampled_from(["", "\ufeff", "# é\n"]),
-    st.integers(0, 4), st.booleans(),
-)  # fmt: skip
-def test_what_the_second_look_sees_passes_the_first(
-    path: str, shape: str, end: str, lead: str, hidden: int, vary: bool
-) -> None:
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_the_second_look_sees_passes_the_first(shape: str) -> None:
+    seen = 0
+    for number, path in enumerate(PATHS):
+        spellings = [SPELLINGS[number % len(SPELLINGS)], ("", "")]
+        for (file, text), (end, lead) in ((written, s) for written in _written(path, shape) for s in spellings):
+            whole = lead + (f"{text}\n".replace("\n", end) if end else text)
+            if _second_look(whole.removeprefix("\ufeff"), file):
+                seen += 1
+                assert BUILTIN.python(file, whole.encode()), (file, whole)
+                assert EXACT.python(file, whole.encode()), (file, whole)
+    assert seen
+
+
+def _written(path: str, shape: str) -> Iterator[tuple[str, str]]:
+    """File and text of ``shape`` for ``path``; imports also in relative form, from a file in the package."""
     module, _, name = path.rpartition(".")
     package, _, leaf = module.rpartition(".")
-    file = "/repo/app/one.py"
-    if hidden and shape.startswith("from {") and hidden < module.count(".") + 1:
-        # the same import in relative form, from a file in the package that is hidden
-        above = module.split(".")[:hidden]
-        file = f"/repo/{'/'.join(above)}/sub/one.py"
-        module = ".." + ".".join(module.split(".")[hidden:])
-        package = module.rpartition(".")[0] or "."
-        package = package + "." if package.strip(".") == "" and len(package) < 2 else package
-    if "{k}" in shape and not package:
-        return
-    text = shape.format(m=module, n=name, k=package, leaf=leaf, r=path.partition(".")[0])
-    text = lead + "import torch\n" * vary + text + "\n" * bool(end)
-    text = text.replace("\n", end) if end else text
-    if not _second_look(text.removeprefix("\ufeff"), file):
-        return
-    assert BUILTIN.python(file, text.encode()), (file, text)
+    if package or "{k}" not in shape:
+        filled = shape.format(m=module, n=name, k=package, leaf=leaf, r=path.partition(".")[0])
+        yield "/repo/app/one.py", filled
+    for hidden in range(1, module.count(".") + 1 if shape.startswith("from {") else 1):
+        above, below = module.split(".")[:hidden], module.split(".")[hidden:]
+        relative = {"m": ".." + ".".join(below), "k": ".." + ".".join(below[:-1]), "leaf": leaf, "n": name}
+        yield f"/repo/{'/'.join(above)}/sub/one.py", shape.format(**relative)
+
+
+@pytest.mark.parametrize("kind", ["document", "notebook"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_the_second_look_finds_in_texts_passes_the_first(shape: str, kind: str) -> None:
+    for path in {path.partition(".")[0]: path for path in PATHS}.values():
+        for _, code in _written(path, shape):
+            text = f"Text.\n\n```python\n{code}\n```\n"
+            if kind == "notebook":
+                lines = f"# losses\n{code}".splitlines(keepends=True)
+                cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": lines}
+                text = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+            _, outcome = rewrite_text(text, RULES, {"document": "a.md", "notebook": "a.ipynb"}[kind], kind)
+            if outcome.findings or outcome.changes:
+                assert BUILTIN.first("a", kind, text.encode()), text
+                assert EXACT.first("a", kind, text.encode()), text
+
+
+def _configurations() -> Iterator[str]:
+    for rule in builtin_catalog().configs:
+        yield from (f"{name}: 1\n" for name in rule.names)
+    for factory in builtin_catalog().factories:
+        for form in factory.forms:
+            yield from (f"loss:\n  {factory.type}: {kind.upper()}\n" for kind in form.types)
+        yield from (f"{factory.type}: other\n{mark}: 1\n" for mark in factory.marks)
+
+
+def test_every_configuration_that_an_old_factory_read_passes() -> None:
+    found = list(_configurations())
+    assert len(found) > 40
+    for text in found:
+        assert BUILTIN.interesting("a.yaml", "config", text.encode()), text
+        assert EXACT.interesting("a.yaml", "config", text.encode()), text
 
 
 def _second_look(text: str, file: str) -> bool:
     source = Source(text, file)
     packages, modules = package_names(Path(file)), module_names(Path(file))
     analysis = Analysis(source, ast.parse(text), RULES, packages, modules)
-    quoted = any(RULES.deep(f"{node.value}.x".replace(":", ".")) for node in analysis.scopes.strings)
-    return analysis.relevant or quoted
+    return analysis.relevant or any(RULES.deep(f"{n.value}.x".replace(":", ".")) for n in analysis.scopes.strings)
 
 
 def test_the_second_look_sees_the_shapes() -> None:
@@ -169,29 +203,87 @@ def test_every_file_of_the_downstream_tree_that_is_rewritten_passes() -> None:
         ("import a . b as c, d", [(0, "a.b"), (0, "d")]),
         ("from ... import x; import y", [(3, ""), (3, "x"), (0, "y")]),
         ("from .a import *", [(1, "a")]),
+        ("from a import (\n    b,\n    c as d,\n)\ne", [(0, "a.b"), (0, "a.c")]),
+        ("import a as b, c.d\re = f", [(0, "a"), (0, "c.d")]),
     ],
 )
 def test_imports_by_their_words(text: str, expected: list[tuple[int, str]]) -> None:
-    tokens = text.encode().replace(b".", b" . ").replace(b";", b" ; ").replace(b",", b" ").split()
-    found = imported(tokens, False)
+    found = imported(words(text.encode()), False)
     assert set(expected) <= set(found)
 
 
-def test_large_trees_are_searched_for_quoted_paths_of_packages_that_they_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _files(top: Path) -> list[tuple[str, str]]:
+    return walk(top, lambda path, error: pytest.fail(path), gitignore=False)
+
+
+FACTORY = "model:\n  width: 8\nloss:\n  type: HJEPA\n  hierarchy_weights: [1.0, 0.5]\n"
+
+
+@pytest.mark.parametrize("small", [scouting.SMALL, 10])
+def test_a_factory_section_is_found_in_trees_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(scouting, "SMALL", small)
+    for name, text in {
+        "train.py": "from src.losses import create_loss_from_config\nloss = create_loss_from_config(config)\n",
+        "strings.py": "mock.patch('dynvision.base.LightningBase')\n",
+        "conf/a.yaml": FACTORY,
+        "conf/b.json": '{"loss": {"type": "vicreg"}}',
+        "conf/c.toml": "type = 'any'\nvicreg_weight = 1.0\n",
+        "other.py": "x = 1\n",
+        "other.yaml": "type: any\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = {Path(path).name for path in search(BUILTIN, _files(tmp_path)).found}
+    assert found == {"train.py", "strings.py", "a.yaml", "b.json", "c.toml"}
+    project = Project(RULES)
+    project.scan([tmp_path])
+    changed = {Path(change.path).name for change in project.finish(project.decide()).changes}
+    assert {"train.py", "a.yaml"} <= changed
+
+
+def test_quoted_paths_in_large_trees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scouting, "SMALL", 10)
     quoted = tmp_path / "a.py"
     quoted.write_text("mock.patch('dynvision.base.LightningBase')\n# a comment\n")
-    files = walk(tmp_path, lambda path, error: pytest.fail(path), gitignore=False)
-    assert search(scout(read_texts(builtin_paths())), files).found == []
-    (tmp_path / "b.py").write_text("def f():\n    from dynvision.other import x\n")
-    files = walk(tmp_path, lambda path, error: pytest.fail(path), gitignore=False)
-    assert search(scout(read_texts(builtin_paths())), files).found == [str(quoted)]
-    (tmp_path / "b.py").unlink()
-    (tmp_path / "dynvision").mkdir()
-    (tmp_path / "dynvision" / "c.py").write_text("x = 1\n")
-    files = walk(tmp_path, lambda path, error: pytest.fail(path), gitignore=False)
-    assert search(scout(read_texts(builtin_paths())), files).found == [str(quoted)]
-    assert search(scout(read_texts(builtin_paths())), files, jobs=2).found == [str(quoted)]
-    assert look(scout(read_texts(builtin_paths())), files).size > 10
+    seen = search(scout(builtin_texts()), _files(tmp_path))
+    assert not seen.found
+    assert {"dynvision", "utils"} <= set(seen.unsought)
+    assert search(scout(builtin_texts()), _files(tmp_path), thorough=True).found == [str(quoted)]
+    cli.main([str(tmp_path)])
+    assert "Nothing here is called dynvision," in capsys.readouterr().out
+    cli.main([str(tmp_path), "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["unsought"] == seen.unsought
+    cli.main([str(tmp_path), "--thorough"])
+    assert "Nothing here" not in capsys.readouterr().out
+    for name, text in {
+        "b.py": "def f():\n    from dynvision.other import x\n",
+        "dynvision/c.py": "x = 1\n",
+        "dynvision.py": "x = 1\n",
+    }.items():
+        other = tmp_path / name
+        other.parent.mkdir(exist_ok=True)
+        other.write_text(text)
+        seen = search(scout(builtin_texts()), _files(tmp_path))
+        assert seen.found == [str(quoted)]
+        assert "dynvision" not in seen.unsought
+        assert search(scout(builtin_texts()), _files(tmp_path), jobs=2).found == [str(quoted)]
+        other.unlink()
+        if other.parent != tmp_path:
+            other.parent.rmdir()
+    (tmp_path / "b.yaml").write_text("name: clip_style_loss\n")  # one find, and all is searched
+    seen = search(scout(builtin_texts()), _files(tmp_path))
+    assert seen.found == [str(quoted), str(tmp_path / "b.yaml")]
+    assert not seen.unsought
+    assert look(scout(builtin_texts()), _files(tmp_path)).size > 10
+
+
+def test_a_statement_that_its_file_cuts_off_decides_nothing_for_others(tmp_path: Path) -> None:
+    (tmp_path / "losses").mkdir()
+    (tmp_path / "losses" / "a.py").write_text("from . import (")
+    whole = tmp_path / "losses" / "b.py"
+    whole.write_text("from . import (\n    vicreg,\n)\n")
+    assert str(whole) in search(scout(builtin_texts()), _files(tmp_path)).found

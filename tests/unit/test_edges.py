@@ -35,10 +35,12 @@ from training.losses.functional.activity import mean_activity
 from training.losses.functional.counter_random import counter_normal
 from training.losses.functional.cross_entropy import smooth_targets
 from training.losses.functional.precision import eps_for
-from training.losses.perceptual import LPIPSLoss, lpips_distance
-from training.losses.perceptual.frozen import he_init
-from training.losses.temporal import EnergyLoss, PresentationSchedule
-from training.losses.temporal.presentation import reaction_steps
+from training.losses.perceptual import LPIPSLoss, VGGPerceptualLoss, lpips_distance, vgg
+from training.losses.perceptual.frozen import FrozenNetworkLoss, check_images, he_init
+from training.losses.perceptual.vgg import vgg19_features
+from training.losses.predictive import ContrastiveJEPALoss, HJEPALoss
+from training.losses.temporal import EnergyLoss, PresentationSchedule, TemporalCrossEntropyLoss
+from training.losses.temporal.presentation import reaction_steps, stretch_pattern
 
 
 def close(got: Any, want: Any, **tolerance: float) -> None:
@@ -248,6 +250,30 @@ def test_gradnorm_leaves_out_steps_that_are_not_finite() -> None:
     shared = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     loss.balance({"a": shared.sqrt().sum(), "b": (shared + 1).sum()}, shared)
     assert [float(w) for w in loss.weight.stack()] == [1.0, 1.0]
+
+
+def test_gradnorm_leaves_out_one_infinite_loss() -> None:
+    """Its gradient is finite."""
+    loss = GradNormLoss(names=["a", "b"]).double()
+    assert [float(value) for value in loss.initial_loss.stack()] == [1.0, 1.0]
+    shared = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    loss.balance({"a": (3 * shared).sum(), "b": (shared + math.inf).sum()}, shared)
+    assert [float(w) for w in loss.weight.stack()] == [1.0, 1.0]
+    assert [float(value) for value in loss.initial_loss.stack()] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("balancer", [GradNormLoss, ProductLoss, UncertaintyWeightedLoss])
+def test_balancers_with_a_state_need_names(balancer: Any) -> None:
+    with pytest.raises(ValueError, match="keeps a state per term"):
+        balancer()
+
+
+def test_uncertainty_may_turn_back_at_the_end() -> None:
+    """At the lower end the slope 1/2 - 1/2 size decides: from 1 on it leads inside."""
+    for size, slope in ((1.2, -0.1), (0.8, 0.0)):
+        loss = UncertaintyWeightedLoss(names=["a"], init=0.0, log_variance_range=(0.0, 2.0)).double()
+        loss({"a": torch.tensor(size, dtype=torch.float64)}).loss.backward()
+        close([float(p.grad) for p in loss.parameters()], [slope])
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -522,8 +548,8 @@ def test_lpips_by_hand() -> None:
     zero, weight = torch.zeros_like(f), torch.tensor([1.0, 2.0], dtype=torch.float64)
     plain = lpips_distance([f], [zero], [weight], eps=1.0)[0]
     close(float(plain), (3 / 6) ** 2 + 2 * (4 / 6) ** 2)
-    safe = lpips_distance([f], [zero], [weight], eps=2.0, safe_norm=True)[0]
-    close(float(safe), 9 / 29 + 2 * 16 / 29)
+    safe = lpips_distance([f], [zero], [weight], eps=3.0, safe_norm=True)[0]
+    close(float(safe), 9 / 34 + 2 * 16 / 34)
     corners = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
     corners[0, 0, 0, 0] = 1.0
     places = lpips_distance([corners], [torch.zeros_like(corners)], [weight], size=(4, 4))[0]
@@ -537,6 +563,103 @@ def test_parts_of_a_network_for_safe_norm() -> None:
     for part in ("net", "lins", "scaling_layer"):
         setattr(backbone, part, nn.Identity())
     assert LPIPSLoss(backbone=backbone, safe_norm=True).safe_norm
+
+
+class Parts(PerPlace):
+    """With the parts of an LPIPS network: one layer, of one channel for three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaling_layer = nn.Identity()
+        self.net = Listed()
+        self.lins = nn.ModuleList([nn.Conv2d(3, 1, 1, bias=False)])
+        nn.init.ones_(self.lins[0].weight)
+
+
+class Listed(nn.Module):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x]
+
+
+def test_safe_norm_of_blank_places() -> None:
+    """Blank against (1, 0, 0): 1 / (1 + eps^2), a finite gradient, and a map as large as the image."""
+    loss = LPIPSLoss(backbone=Parts(), input_range=(-1.0, 1.0), safe_norm=True, eps=0.5, spatial=True, reduction="none")
+    a, b = torch.zeros(1, 3, 2, 4, requires_grad=True), torch.zeros(1, 3, 2, 4)
+    b[0, 0, 1, 3] = 1.0
+    places = loss(a, b)
+    want = torch.zeros(1, 2, 4)
+    want[0, 1, 3] = 1 / 1.25
+    close(places.detach(), want)
+    places.sum().backward()
+    assert bool(a.grad is not None and a.grad.isfinite().all())
+
+
+def test_ranges_are_not_empty() -> None:
+    with pytest.raises(ValueError, match=r"input_range\[1\]"):
+        LPIPSLoss(backbone=PerPlace(), input_range=(0.5, 0.5))
+
+
+class Tiny(FrozenNetworkLoss):
+    """Builds its network late, and has a layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(network=None, reduction="mean")
+        self.own = nn.Linear(1, 1)
+
+    def build_network(self) -> nn.Module:
+        return nn.Linear(2, 2)
+
+    def forward(self, rendered: Tensor, target: Tensor) -> Tensor:
+        return rendered - target
+
+
+def test_a_network_is_frozen_and_moves_along() -> None:
+    loss = Tiny()
+    assert not any(p.requires_grad for p in loss.network.parameters())
+    loss.double()
+    assert {p.dtype for p in (*loss.network.parameters(), *loss.own.parameters())} == {torch.float64}
+
+
+def test_a_single_pixel_is_an_image() -> None:
+    check_images(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
+    backbone = nn.Sequential(nn.Conv2d(3, 1, 1), nn.MaxPool2d(2))
+    small = VGGPerceptualLoss(backbone=backbone, layers=["pool1"])
+    assert small.minimum_size == 2
+    resized = VGGPerceptualLoss(backbone=backbone, layers=["pool1"], resize=4)
+    assert float(resized(*torch.zeros(2, 1, 3, 1, 1))) == 0.0
+    with pytest.raises(ValueError, match="at least 2 x 2"):
+        small(*torch.zeros(2, 1, 3, 1, 1))
+
+
+def test_layers_of_vgg19() -> None:
+    kinds = {nn.Conv2d: "conv", nn.ReLU: "relu", nn.MaxPool2d: "pool"}
+    found = list(vgg19_features())
+    assert tuple(kinds[type(layer)] for layer in found) == vgg.VGG19_KINDS
+    convolutions = [layer for layer in found if isinstance(layer, nn.Conv2d)]
+    widths = [64] * 2 + [128] * 2 + [256] * 4 + [512] * 8
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == list(zip([3, *widths], widths, strict=False))
+    assert {(c.kernel_size, c.padding) for c in convolutions} == {((3, 3), (1, 1))}
+    assert {layer.kernel_size for layer in found if isinstance(layer, nn.MaxPool2d)} == {2}
+
+
+def test_all_layers_and_weights_of_some() -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.ReLU())
+    nn.init.ones_(backbone[0].weight)
+    loss = VGGPerceptualLoss(
+        backbone=backbone, layers=["conv1_1", "relu1_1"], layer_weights={"relu1_1": 3.0}, mean=None, std=None
+    )
+    # the convolution gives -3, the rectifier 0; the target 0
+    assert float(loss(-torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1))) == (1 * 9 + 3 * 0) / 4
+
+
+def test_resizing_is_smooth() -> None:
+    """8 -> 2: a triangle four pixels wide on either side of 1.5, so that the corner gets 0.625 / 3.5 per axis."""
+    loss = VGGPerceptualLoss(
+        backbone=nn.Sequential(nn.Conv2d(3, 1, 1)), layers=["conv1_1"], resize=2, mean=None, std=None
+    )
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    image[:, :, 0, 0] = 1.0
+    close(float(loss._prepared(image)[0, 0, 0, 0]), (0.625 / 3.5) ** 2)
 
 
 def test_random_weights_without_biases() -> None:
@@ -563,6 +686,32 @@ def test_a_transition_can_start_at_step_zero() -> None:
         loss.update_step(step, 10)
         seen.append((loss.phase, float(loss.transition_progress)))
     assert seen == [*(("transition", step / 4) for step in range(4)), ("vicreg", 1.0)]
+
+
+# --- predictive -------------------------------------------------------------------------------------------------------
+
+
+def test_short_rows_become_zero() -> None:
+    """Rows as long as ``eps`` count as short; a short prediction differs from a target of length 1 by that target."""
+    loss = HJEPALoss(num_hierarchies=1, loss_type="mse", eps=0.5)
+    target = torch.tensor([[[0.6, 0.8]]])
+    for length in (0.0, 0.25, 0.5):
+        close(float(loss(torch.tensor([[[length, 0.0]]]), target).loss), 0.5)
+    close(float(loss(torch.tensor([[[0.75, 0.0]]]), target).loss), (0.4**2 + 0.8**2) / 2)
+
+
+def test_pooled_features_are_means() -> None:
+    """Without normalisation their length counts."""
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(3, 2, 4, generator=g) for _ in range(2))
+    options: dict[str, Any] = {"normalize": False, "temperature": 2.0}
+    jepa = HJEPALoss(num_hierarchies=1)
+    means = ContrastiveJEPALoss(jepa_loss=jepa, contrast="features", **options)
+    want = means(a, b, target_features_a=a.mean(1), target_features_b=b.mean(1))["contrastive_loss"]
+    of_predictions = ContrastiveJEPALoss(jepa_loss=jepa, contrast="prediction", **options)(a, b)
+    close(of_predictions["contrastive_loss"], want)
+    pooled = ContrastiveJEPALoss(jepa_loss=jepa, contrast="features", pool="mean", **options)
+    close(pooled(a, b, target_features_a=a, target_features_b=b)["contrastive_loss"], want)
 
 
 # --- temporal ---------------------------------------------------------------------------------------------------------
@@ -608,3 +757,37 @@ def test_a_schedule_has_no_state() -> None:
 def test_reaction_steps_tolerance() -> None:
     assert reaction_steps(3.0 + 3.6e-9, 1.0) == 4
     assert reaction_steps(3.0 + 2.4e-9, 1.0) == 3
+
+
+def test_energy_per_sample() -> None:
+    """``none`` keeps the samples apart; the report gives their mean."""
+    loss = EnergyLoss(select=["a"], reduction="none")
+    loss(activations={"a": torch.tensor([[1.0], [3.0]])})
+    assert [float(row.activity) for row in loss.report().values()] == [2.0]
+    loss(activations={"a": torch.tensor([[3.0]])})
+    assert [float(row.activity) for row in loss.report().values()] == [3.0]
+
+
+def test_energy_of_the_smallest_activity() -> None:
+    loss = EnergyLoss(select=["a"], order=-math.inf)
+    assert float(loss(activations={"a": torch.tensor([[2.0, -3.0]])})) == 2.0
+
+
+def test_labels_below_the_number_of_classes() -> None:
+    loss = TemporalCrossEntropyLoss()
+    assert torch.isfinite(loss(torch.zeros(2, 1, 3), torch.tensor([[0], [2]])))
+    with pytest.raises(ValueError, match=r"\[0, 3\).*found 3"):
+        loss(torch.zeros(2, 1, 3), torch.tensor([[0], [3]]))
+
+
+def test_steps_are_whole() -> None:
+    with pytest.raises(ValueError, match="n_steps"):
+        stretch_pattern(torch.tensor([True]), 1.5)
+    with pytest.raises(ValueError, match="output_delay"):
+        PresentationSchedule(n_steps=4, output_delay=0.5)
+
+
+def test_a_single_step_is_never_masked() -> None:
+    inputs = torch.ones(1, 1, 2)
+    shown, _ = PresentationSchedule(pattern="01", n_steps=1)(inputs, torch.zeros(1, 1, dtype=torch.int64))
+    assert bool((shown == 1).all())

@@ -53,13 +53,14 @@ def term_value(name: str, result: Any) -> tuple[Tensor, dict[str, Tensor]]:
     Raises:
         ValueError: anything else.
     """
-    value = result.get("loss") if isinstance(result, Mapping) else result
-    if not isinstance(value, Tensor):
-        found = f"a dict with keys {list(result)}" if isinstance(result, Mapping) else type(result).__name__
+    if isinstance(result, Tensor):
+        return result, {}
+    entries = dict(result) if isinstance(result, Mapping) else {}
+    tensors = {key: entry for key, entry in entries.items() if isinstance(entry, Tensor)}
+    if "loss" not in tensors:
+        found = f"a dict with keys {list(entries)}" if isinstance(result, Mapping) else type(result).__name__
         raise ValueError(f"term {name!r} must return a tensor, or a dict with a tensor 'loss'; found {found}")
-    if not isinstance(result, Mapping):
-        return value, {}
-    return value, {key: entry for key, entry in result.items() if key != "loss" and isinstance(entry, Tensor)}
+    return tensors.pop("loss"), tensors
 
 
 class TermsLoss(BaseLoss):
@@ -84,11 +85,14 @@ class TermsLoss(BaseLoss):
         if unknown:
             raise ValueError(f"arguments: unknown terms {unknown} (known: {list(self.terms)})")
         self.arguments = {name: dict((arguments or {}).get(name, {})) for name in self.terms}
-        self._accepted: dict[str, frozenset[str] | None] = {}
+        self._sources: dict[str, list[tuple[str, str]]] = {}
+        self._takes_all: set[str] = set()
         for name, term in self.terms.items():
             parameters = inspect.signature(term.forward).parameters.values()
-            takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-            self._accepted[name] = None if takes_all else frozenset(p.name for p in parameters)
+            self._sources[name] = [*((p.name, p.name) for p in parameters), *self.arguments[name].items()]
+            if any(p.kind is p.VAR_KEYWORD for p in parameters):
+                self._takes_all.add(name)
+        self._keywords = {source for pairs in self._sources.values() for _, source in pairs}
 
     def call_terms(
         self, names: Iterable[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -99,25 +103,23 @@ class TermsLoss(BaseLoss):
             TypeError: a keyword that no term takes.
             ValueError: the values do not have one shape.
         """
-        self._check_keywords(kwargs)
+        for key in kwargs:
+            if key not in self._keywords and not self._takes_all:
+                raise TypeError(f"no term takes the argument {key!r} (terms: {list(self.terms)})")
         values: dict[str, Tensor] = {}
         metrics: dict[str, Tensor] = {}
         for name in names:
-            renamed, accepted = self.arguments[name], self._accepted[name]
-            given = {k: v for k, v in kwargs.items() if accepted is None or k in accepted}
-            given |= {own: kwargs[source] for own, source in renamed.items() if source in kwargs}
+            given = dict(kwargs) if name in self._takes_all else {}
+            for parameter, source in self._sources[name] if kwargs else ():
+                if source in kwargs:
+                    given[parameter] = kwargs[source]
             values[name], found = term_value(name, self.terms[name](*args, **given))
-            metrics |= {f"metrics.{name}.{key}": entry for key, entry in found.items()}
+            if found:
+                metrics |= {f"metrics.{name}.{key}": entry for key, entry in found.items()}
         if len({value.shape for value in values.values()}) > 1:
             shapes = {name: list(value.shape) for name, value in values.items()}
             raise ValueError(f"the terms must return values of one shape, found {shapes}")
         return values, metrics
-
-    def _check_keywords(self, kwargs: Mapping[str, Any]) -> None:
-        for key in kwargs:
-            renamed = any(key in renames.values() for renames in self.arguments.values())
-            if not renamed and not any(taken is None or key in taken for taken in self._accepted.values()):
-                raise TypeError(f"no term takes the argument {key!r} (terms: {list(self.terms)})")
 
     def extra_repr(self) -> str:
         """Nothing: the terms are sub-modules."""

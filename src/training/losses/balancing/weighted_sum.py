@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..base import LossOutput
@@ -18,8 +20,7 @@ __all__ = ["WeightedSumLoss"]
 class WeightedSumLoss(TermsLoss):
     """Fixed weighted sum of any named losses: ``loss = sum_k w_k L_k``, added in the order of the terms.
 
-    Use it where weights are known. Weights that adapt: ``uncertainty``, ``gradnorm``, ``geometric_mean``; a task each
-    with its own input and target: ``multitask``.
+    Weights that adapt: ``uncertainty``, ``gradnorm``, ``geometric_mean``; one input per task: ``multitask``.
 
     Example::
 
@@ -33,25 +34,20 @@ class WeightedSumLoss(TermsLoss):
     Args:
         terms: name -> loss ``L_k``, which returns a tensor, or a dict with ``loss``. All of one shape.
         weights: name -> ``w_k >= 0``; 1 where left out. A plain attribute that may be changed between calls.
-        arguments: per term, its parameter -> keyword of this call, where the two differ.
-        evaluate_zero_weight: also call terms of weight 0, for their metrics (and random draws); default: skip them,
-            and report 0.
-
-    ``forward`` takes what the terms take: positional arguments go to all, a keyword to those that have a parameter of
-    its name.
+        arguments: per term, its parameter -> keyword of this call, where the two differ. Positional arguments go to
+            all terms, a keyword to those that have a parameter of its name.
+        evaluate_zero_weight: also call terms of weight 0, for their metrics (and random draws), not report 0 for them.
 
     Returns:
         ``LossOutput``: ``loss``; per term ``terms.<name>`` (raw), ``weighted.<name>``, ``weights.<name>``, and
         ``metrics.<name>.<key>`` for every tensor in its dict. All but ``loss`` are detached.
 
     Raises:
-        ValueError: a negative weight, an unknown name, only zero weights, terms of different shapes or that return
-            neither a tensor nor a dict with ``loss``.
+        ValueError: unknown names, negative or only zero weights, values of different shapes, no tensor and no dict.
         TypeError: a keyword that no term takes.
 
-    Differs from the old classes (a wrapper of three losses, a list of criteria, an image trio, VICReg with SIGReg): any
-    number of terms, keys that cannot collide, no host synchronisation, weight 0 costs nothing, and each term is called
-    with the arguments that it has.
+    Differs from the old classes (three losses, a list of criteria, an image trio): any number of terms, keys that
+    cannot collide, no host synchronisation, weight 0 costs nothing, each term gets the arguments that it has.
     """
 
     def __init__(
@@ -72,18 +68,16 @@ class WeightedSumLoss(TermsLoss):
         if not names:
             raise ValueError(f"weights must not all be 0, found {self.weights}")
         values, metrics = self.call_terms(names, args, kwargs)
-        loss, *others = [
-            value if self.weights[name] == 1 else self.weights[name] * value for name, value in values.items()
-        ]
-        for term in others:
-            loss = loss + term
+        weighted = {n: value if self.weights[n] == 1 else self.weights[n] * value for n, value in values.items()}
+        loss = reduce(torch.add, weighted.values())
         like = loss.detach()
         entries: dict[str, Tensor] = {}
         for name in self.terms:
-            weight, value = self.weights[name], values.get(name)
+            weight = self.weights[name]
             # a copy: the mean of a torch loss may hold the memory of all its elements
-            raw = like.new_zeros(()) if value is None else value.detach().clone()
-            entries |= {f"terms.{name}": raw, f"weighted.{name}": weight * raw}
+            raw = values[name].detach().clone() if name in values else like.new_zeros(())
+            entries[f"terms.{name}"] = raw
+            entries[f"weighted.{name}"] = weighted[name] if name in values and weight != 1 else raw
             entries[f"weights.{name}"] = like.new_full((), weight)
         return self.output(loss, **entries, **metrics)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from migration.catalog import builtin_catalog
 from migration.codemod import cli
 from migration.codemod.codes import RULES
 from tests.codemod.console import answer, sessions
@@ -62,6 +63,12 @@ def test_console(
         for command, shown in commands:
             assert answer(command, shown, folder, run) == shown, command
         assert any(code in shown for _, shown in commands)
+
+
+def test_the_page_on_results_tells_what_the_catalog_tells() -> None:
+    (row,) = builtin_catalog().find("barlow_twins_loss.BarlowTwinsLoss")
+    page = (DOCS / "TL041.md").read_text(encoding="utf-8")
+    assert [key.new for key in row.cases[0].results.values()] == re.findall(r"`out\[\"(\w+)\"\]`", page)
 
 
 def test_the_hooks_are_for_the_whole_repository() -> None:

@@ -302,7 +302,8 @@ def summary(dotted: str) -> str:
 def to_markdown(text: str) -> str:
     """Google-style docstring -> Markdown: sections become headings, entries lists, literal blocks fenced code."""
     out: list[str] = []
-    lines = text.replace("``", "`").splitlines()
+    # roles name what they link to, Markdown has no links to it
+    lines = re.sub(r":\w+:(?=`)", "", text.replace("``", "`")).splitlines()
     section = False
     index = 0
     while index < len(lines):

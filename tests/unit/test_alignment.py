@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from training.losses.alignment import (
     AlignmentObjective,
@@ -36,7 +38,14 @@ def sequences(*lengths: int, seed: int = 0, dtype: torch.dtype = F64) -> list[to
 
 
 def call(loss: Any, given: list[torch.Tensor]) -> torch.Tensor:
+    if isinstance(loss, GTCCLoss) and loss.keep_floor_decay < 1:
+        return loss(given, [torch.ones(x.shape[1] + 1, dtype=x.dtype) for x in given])
     return loss(given, 3) if isinstance(loss, VAVALoss) else loss(given)
+
+
+def quick(cls: Any) -> Any:
+    """The loss with its defaults, but four steps of the mixture fit."""
+    return cls(fit_steps=1) if cls is GTCCLoss else cls()
 
 
 ALL = [TCCLoss, GTCCLoss, LAVLoss, VAVALoss]
@@ -60,7 +69,7 @@ def test_finite_on_degenerate_frames(cls: Any, kind: str, length: int) -> None:
     x = torch.randn(length, 4, generator=torch.Generator().manual_seed(1))
     frames = {"equal": x, "constant": torch.ones_like(x), "zero": torch.zeros_like(x), "large": 1e3 * x}[kind]
     given = [frames.clone().requires_grad_() for _ in range(3)]
-    value = call(cls(), given)
+    value = call(quick(cls), given)
     assert torch.isfinite(value)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, given))
 
@@ -184,6 +193,7 @@ def test_contrast_of_a_short_sequence_is_constant() -> None:
         (IntraContrastLoss, {"window": 0}, "window must be an integer at least 1, found 0"),
         (GTCCLoss, {"window_fraction": 1.2}, "window_fraction must be a number at least 0.05 and at most 1"),
         (GTCCLoss, {"on_failure": "exit"}, "on_failure must be one of"),
+        (GTCCLoss, {"fit": "em"}, "fit_objective must be one of 'kl', found 'jeffreys'"),
         (LAVLoss, {"smoothing": -1}, "smoothing must be a number greater than 0"),
         (LAVLoss, {"contrast": {"window": 0}}, "window must be an integer"),
         (VAVALoss, {"epsilon": "rows"}, "epsilon must be one of 'num_rows', 'prior_scaled'"),
@@ -199,10 +209,11 @@ def test_options_are_checked(cls: Any, kwargs: dict[str, Any], message: str) -> 
 def test_presets(cls: Any) -> None:
     for name in cls.PRESETS:
         given = sequences(8, 11)
-        loss = cls.preset(name)
+        loss = cls.preset(name, **({"fit_steps": 1} if cls is GTCCLoss else {}))
         value = call(loss, given)
         assert torch.isfinite(value)
-        assert value != call(cls(), given)
+        # LAV and VAVA have the numbers of the old repository anyway
+        assert (value != call(cls(), given)) == (name != "gtcc_repository" or cls in (TCCLoss, GTCCLoss))
         assert torch.isfinite(torch.autograd.grad(value, given)[0]).all()
     with pytest.raises(ValueError, match="name must be one of"):
         cls.preset("no such")
@@ -355,31 +366,123 @@ def test_without_pot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("components", [1, 3, 5])
-def test_mixture_fits(components: int) -> None:
+@pytest.mark.parametrize("method", ["quasi_newton", "em"])
+def test_mixture_fits(components: int, method: str) -> None:
     index = torch.arange(40, dtype=F64)
     rows = torch.stack([torch.exp(-(index - c).square() / (2 * 9.0)) for c in (8.0, 15.5, 30.0)])
     histograms = rows / rows.sum(dim=1, keepdim=True)
-    bells, weights = fit_histogram_mixture(histograms, components, steps=60)
+    bells, weights = fit_histogram_mixture(histograms, components, steps=60, objective="kl", method=method)
     mixture = torch.einsum("rk,rkn->rn", weights, bells)
     assert (mixture - histograms).abs().sum(dim=1).max() < 0.15
     torch.testing.assert_close(bells.sum(dim=2), torch.ones(3, components, dtype=F64))
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(3, dtype=F64))
 
 
-def test_mixture_of_padded_rows_is_that_of_each() -> None:
+def test_em_takes_moments() -> None:
+    """One component after one round: mean and variance of the histogram itself."""
+    p = torch.softmax(torch.randn(1, 30, generator=torch.Generator().manual_seed(2), dtype=F64), dim=1)
+    index = torch.arange(30, dtype=F64)
+    mean = (p * index).sum()
+    variance = (p * (index - mean).square()).sum()
+    (bell,), _ = fit_histogram_mixture(p, 1, steps=1, objective="kl", method="em")
+    torch.testing.assert_close(bell[0], torch.softmax(-(index - mean).square() / (2 * variance), dim=0))
+
+
+def test_em_comes_closer_with_each_round() -> None:
+    p = torch.softmax(torch.randn(6, 50, generator=torch.Generator().manual_seed(2), dtype=F64).cumsum(1), dim=1)
+    far = []
+    for steps in (1, 4, 16, 64):
+        bells, weights = fit_histogram_mixture(p, 3, steps=steps, objective="kl", method="em")
+        far.append((p * (p / torch.einsum("rk,rkn->rn", weights, bells)).log()).sum().item())
+    assert far == sorted(far, reverse=True)
+    assert far[-1] < 0.8 * far[0]
+    with pytest.raises(ValueError, match="objective must be 'kl' with method='em', found 'jeffreys'"):
+        fit_histogram_mixture(p, 3, method="em")
+    failed = fit_histogram_mixture(torch.full((1, 9), torch.nan), 2, objective="kl", method="em")
+    assert all(part.isnan().all() for part in failed)
+
+
+@pytest.mark.parametrize("method", ["quasi_newton", "em"])
+def test_mixture_of_padded_rows_is_that_of_each(method: str) -> None:
     p = torch.softmax(torch.randn(2, 12, generator=torch.Generator().manual_seed(0), dtype=F64), dim=1)
     p[1, 7:] = 0
     p[1] /= p[1].sum()
-    bells, weights = fit_histogram_mixture(p, 2, lengths=torch.tensor([12, 7]))
-    alone, alone_weights = fit_histogram_mixture(p[1:, :7], 2)
+    options: dict[str, Any] = {"objective": "kl", "method": method}
+    bells, weights = fit_histogram_mixture(p, 2, lengths=torch.tensor([12, 7]), **options)
+    alone, alone_weights = fit_histogram_mixture(p[1:, :7], 2, **options)
     torch.testing.assert_close(bells[1:, :, :7], alone)
     torch.testing.assert_close(weights[1:], alone_weights)
+
+
+# ----------------------------------------------------------------------------------------------------------- memory
+class _Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that an operation makes."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, torch.Tensor) and each.untyped_storage().nbytes():
+                self.found = max(self.found, each.numel() if each.is_contiguous() else 0)
+        return made
+
+
+@pytest.mark.parametrize("cls", [TCCLoss, LAVLoss, VAVALoss, GTCCLoss, SoftDTWLoss, IntraContrastLoss])
+def test_no_table_has_features(cls: Any) -> None:
+    """Forward and backward, of nine pairs of sequences, no tensor has ``N x M x D`` elements."""
+    frames, width = 31, 512
+    given = [torch.randn(frames, width, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(3)]
+    with _Largest() as largest:
+        if cls is SoftDTWLoss:
+            cls()(given[0], given[1]).backward()
+        elif cls is IntraContrastLoss:
+            cls()(given[0]).backward()
+        else:
+            call(quick(cls), given).backward()
+    assert frames * frames <= largest.found < frames * frames * width / 4
+
+
+def test_constants_are_kept_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made once per lengths, dtype and device; an old set goes when there are too many."""
+    monkeypatch.setattr(sequences_module, "_CACHE", {})
+    made = []
+
+    def build(size: int) -> torch.Tensor:
+        made.append(size)
+        return torch.arange(size) * torch.ones((), requires_grad=True)
+
+    like = torch.ones(1, dtype=F64)
+    first, again = (sequences_module.cached(build, 5, like=like) for _ in range(2))
+    assert first is again
+    assert first.dtype == F64
+    assert not first.requires_grad
+    assert sequences_module.cached(build, 5, like=like.float()).dtype == torch.float32
+    assert made == [5, 5]
+    monkeypatch.setattr(sequences_module, "_CACHE_CELLS", 12)
+    sequences_module.cached(build, 7, like=like)
+    sequences_module.cached(build, 5, like=like)
+    assert made == [5, 5, 7, 5][: len(made)]
+    assert sum(each.numel() for each in sequences_module._CACHE.values()) <= 12
+
+
+@pytest.mark.parametrize("cls", [TCCLoss, LAVLoss, VAVALoss, IntraContrastLoss])
+def test_lengths_that_come_again_find_their_constants(cls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences_module, "_CACHE", {})
+    given = sequences(9, 12)
+    sizes = []
+    for scale in (1.0, 2.0):
+        scaled = [scale * x for x in given]
+        _ = cls()(scaled[0]) if cls is IntraContrastLoss else call(cls(), scaled)
+        sizes.append(list(sequences_module._CACHE))
+    assert sizes[0]
+    assert sizes[0] == sizes[1]
 
 
 # ------------------------------------------------------------------------------------------------------------- GTCC
 def test_gtcc_continues_its_draws() -> None:
     given = sequences(25, 24)
-    first, second = GTCCLoss(seed=4), GTCCLoss(seed=4)
+    first, second = GTCCLoss(seed=4, fit_steps=1), GTCCLoss(seed=4, fit_steps=1)
     a = [first(given).item() for _ in range(3)]
     assert len(set(a)) == 3
     second.load_state_dict({"_extra_state": {"calls": 2}})
@@ -397,7 +500,7 @@ def test_gtcc_skips_what_fails() -> None:
     given = sequences(21, 22, 23)
     with torch.no_grad():
         given[0][3, 0] = torch.nan
-    loss = GTCCLoss(on_failure="skip")
+    loss = GTCCLoss(on_failure="skip", fit_steps=1)
     value = loss(given)
     assert torch.isfinite(value)
     assert value > 0
@@ -424,7 +527,7 @@ def test_gradients_under_autocast_are_those_without() -> None:
 
 def test_gtcc_drop_vectors() -> None:
     given = sequences(22, 23)
-    loss = GTCCLoss(keep_floor_decay=0.5)
+    loss = GTCCLoss(keep_floor_decay=0.5, fit_steps=1)
     with pytest.raises(ValueError, match=r"drop_vectors must be 2 tensors \[5\]"):
         loss(given)
     drops = [torch.zeros(5, dtype=F64, requires_grad=True) for _ in given]
@@ -443,6 +546,16 @@ def test_objective_weighs_and_names() -> None:
     assert out.loss.item() == pytest.approx(out["tcc"].item() + 0.25 * out["lav"].item())
     assert not out["lav"].requires_grad
     out.loss.backward()
+
+
+def test_objective_of_presets() -> None:
+    """With the numbers that the old repository trained with."""
+    objective = AlignmentObjective(losses=dict.fromkeys(("tcc", "gtcc", "lav", "vava"), "gtcc_repository"))
+    tcc, gtcc, lav, vava = objective.losses.values()
+    assert (tcc.temperature, tcc.variance_weight, lav.smoothing, vava.contrast_weight) == (0.1, 0.001, 0.1, 0.5)
+    assert (gtcc.temperature, gtcc.num_components, gtcc.window_fraction, gtcc.keep_floor_decay) == (0.1, 15, 0.2, 0.95)
+    with pytest.raises(ValueError, match="name must be one of 'paper', 'gtcc_repository', found 'papers'"):
+        AlignmentObjective(losses={"tcc": "papers"})
 
 
 @pytest.mark.parametrize(

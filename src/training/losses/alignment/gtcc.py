@@ -11,7 +11,7 @@ from torch import Tensor
 from ..base import require_choice, require_number
 from ..functional import autocast_off
 from ..loss_registry import LossRegistry
-from .mixture_fit import FIT_OBJECTIVES, fit_histogram_mixture
+from .mixture_fit import FIT_METHODS, FIT_OBJECTIVES, fit_histogram_mixture
 from .presets import PresetMixin
 from .sequences import DIRECT_LIMIT, Sequences, distances, ordered_pairs
 
@@ -53,6 +53,7 @@ class GTCCLoss(PresetMixin):
 
     Paper: Donahue and Elhamifar 2024 (CVPR). It has ``divide_by_variance=True``, ``window="centered"``,
     ``fit_objective="kl"``, ``standardize_drop_logits=False``: ``GTCCLoss.preset("paper")``, with ``stable`` weights.
+    ``preset("gtcc_repository")`` has the numbers that its authors train with (on EgoProceL, CMU and EGTEA).
 
     Args:
         num_components: ``K``, at least 1.
@@ -60,13 +61,14 @@ class GTCCLoss(PresetMixin):
         window_fraction: width of the window relative to ``N``, from 0.05 to 1.
         temperature: ``t``, greater than 0.
         variance_weight: at least 0.
-        fit_steps: four quasi-Newton steps each.
+        fit_steps: four steps of the mixture fit each.
         num_frames: sampled frames of each sequence (all, if it is shorter).
         window: ``random_side`` (ahead or behind, with full corners) or ``centered``.
         divide_by_variance: divide ``(a - mu)^2`` by ``var``.
         stable: a masked softmax in place of ``exp / (sum + 1e-6)``, whose mass fades for distant embeddings.
         standardize_drop_logits: as above.
-        fit_objective: ``jeffreys`` or ``kl``.
+        fit: ``quasi_newton`` or ``em``, as the method of ``fit_histogram_mixture``.
+        fit_objective: ``jeffreys`` or ``kl``; ``kl`` with ``em``.
         on_failure: ``raise`` ``FloatingPointError`` for a fit or a value that is not finite, or ``skip`` such frames
             (and sequences with embeddings that are not finite): they add nothing, also not to the gradient. ``raise``
             looks at the results on the host, once a sequence and once a call, for which an accelerator has to be
@@ -96,7 +98,13 @@ class GTCCLoss(PresetMixin):
             "fit_objective": "kl",
             "standardize_drop_logits": False,
             "stable": True,
-        }
+        },
+        "gtcc_repository": {
+            "temperature": 0.1,
+            "num_components": 15,
+            "window_fraction": 0.2,
+            "keep_floor_decay": 0.95,
+        },
     }
 
     def __init__(
@@ -113,6 +121,7 @@ class GTCCLoss(PresetMixin):
         divide_by_variance: bool = False,
         stable: bool = False,
         standardize_drop_logits: bool = True,
+        fit: str = "quasi_newton",
         fit_objective: str = "jeffreys",
         on_failure: str = "raise",
         seed: int = 0,
@@ -128,7 +137,8 @@ class GTCCLoss(PresetMixin):
         require_number("num_frames", num_frames, low=1, integer=True)
         require_number("seed", seed, low=0, integer=True)
         require_choice("window", window, ("random_side", "centered"))
-        require_choice("fit_objective", fit_objective, FIT_OBJECTIVES)
+        require_choice("fit", fit, FIT_METHODS)
+        require_choice("fit_objective", fit_objective, FIT_OBJECTIVES if fit == "quasi_newton" else ("kl",))
         require_choice("on_failure", on_failure, ("raise", "skip"))
         require_choice("frame_reduction", frame_reduction, ("sum", "mean"))
         self.num_components, self.window_fraction = num_components, window_fraction
@@ -136,7 +146,7 @@ class GTCCLoss(PresetMixin):
         self.temperature, self.variance_weight, self.fit_steps = temperature, variance_weight, fit_steps
         self.num_frames, self.window, self.divide_by_variance = num_frames, window, divide_by_variance
         self.stable, self.standardize_drop_logits = stable, standardize_drop_logits
-        self.fit_objective, self.on_failure, self.seed = fit_objective, on_failure, seed
+        self.fit, self.fit_objective, self.on_failure, self.seed = fit, fit_objective, on_failure, seed
         self.frame_reduction, self.calls = frame_reduction, 0
 
     def get_extra_state(self) -> dict[str, int]:
@@ -271,6 +281,7 @@ class GTCCLoss(PresetMixin):
                 lengths=lengths.repeat_interleave(len(frames)),
                 steps=4 * self.fit_steps,
                 objective=self.fit_objective,
+                method=self.fit,
             )
             if self.on_failure == "raise" and not bool(torch.isfinite(components).all()):
                 raise FloatingPointError(

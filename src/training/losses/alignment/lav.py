@@ -71,7 +71,8 @@ class LAVLoss(PresetMixin):
             "count_contrast": "per_ordered_pair",
             "normalize_by_length": True,
             "normalize_embeddings": True,
-        }
+        },
+        "gtcc_repository": {"smoothing": 0.1, "contrast_weight": 0.01},
     }
 
     def __init__(

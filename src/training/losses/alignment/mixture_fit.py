@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..base import require_choice, require_number
 
-__all__ = ["FIT_OBJECTIVES", "fit_histogram_mixture"]
+__all__ = ["FIT_METHODS", "FIT_OBJECTIVES", "fit_histogram_mixture"]
 
+FIT_METHODS = ("quasi_newton", "em")
 FIT_OBJECTIVES = ("jeffreys", "kl")
 
 FLOOR = 1e-30
@@ -80,40 +81,8 @@ def _direction(slope: Tensor, steps: list[Tensor], changes: list[Tensor]) -> Ten
     return -rest
 
 
-@torch.no_grad()
-def fit_histogram_mixture(
-    histograms: Tensor,
-    num_components: int,
-    *,
-    lengths: Tensor | None = None,
-    steps: int = 32,
-    objective: str = "jeffreys",
-    min_variance: float = 0.5,
-    history: int = 10,
-) -> tuple[Tensor, Tensor]:
-    """Components ``[R, K, N]`` and weights ``[R, K]`` of a Gaussian mixture for each histogram, detached.
-
-    Minimises the divergence of ``p`` and ``q = sum_k psi_k g_k`` by limited-memory BFGS with backtracking, all rows at
-    once; ``g_k`` is a normal density on ``0 .. N-1``, scaled to add up to 1. No randomness. A row that is not finite
-    gives components that are not finite.
-
-    Args:
-        histograms: ``[R, N]``, rows adding up to 1; entries behind a row's length are ignored.
-        num_components: ``K``, at least 1.
-        lengths: valid entries of each row; default: all.
-        steps: quasi-Newton steps.
-        objective: ``jeffreys`` (``KL(p|q) + KL(q|p)``) or ``kl`` (``KL(p|q)``).
-        min_variance: smallest variance of a component.
-        history: steps that are remembered.
-    """
-    require_number("num_components", num_components, low=1, integer=True)
-    require_number("steps", steps, low=1, integer=True)
-    require_choice("objective", objective, FIT_OBJECTIVES)
-    if histograms.dim() != 2 or not histograms.numel():
-        raise ValueError(f"histograms must be [R, N] with a row and a bin, found {list(histograms.shape)}")
-    if lengths is None:
-        lengths = torch.full((len(histograms),), histograms.shape[1], device=histograms.device)
-    problem = _Problem(histograms.detach(), lengths, num_components, objective, min_variance)
+def _by_slopes(problem: _Problem, steps: int, history: int) -> Tensor:
+    """The parameters after so many quasi-Newton steps."""
     at = problem.inside(problem.start())
     value, slope = problem.gradient(at)
     done: list[Tensor] = []
@@ -136,6 +105,67 @@ def fit_histogram_mixture(
         value, new_slope = problem.gradient(at)
         done, changes = [*done, step][-history:], [*changes, new_slope - slope][-history:]
         slope = new_slope
+    return at
+
+
+def _by_moments(problem: _Problem, steps: int) -> Tensor:
+    """The parameters after so many rounds of expectation-maximisation."""
+    at = problem.start()
+    for _ in range(steps):
+        components, weights = problem.mixture(at)
+        shares = weights[..., None] * components
+        shares = problem.p[:, None] * shares / shares.sum(dim=1, keepdim=True).clamp_min(FLOOR)
+        mass = shares.sum(dim=2).clamp_min(FLOOR)
+        means = (shares @ problem.index) / mass
+        variances = (shares * (problem.index - means[..., None]).square()).sum(dim=2) / mass
+        at = torch.cat([means, variances, mass.log()], dim=1)
+    return at
+
+
+@torch.no_grad()
+def fit_histogram_mixture(
+    histograms: Tensor,
+    num_components: int,
+    *,
+    lengths: Tensor | None = None,
+    steps: int = 32,
+    objective: str = "jeffreys",
+    min_variance: float = 0.5,
+    history: int = 10,
+    method: str = "quasi_newton",
+) -> tuple[Tensor, Tensor]:
+    """Components ``[R, K, N]`` and weights ``[R, K]`` of a Gaussian mixture for each histogram, detached.
+
+    Minimises the divergence of ``p`` and ``q = sum_k psi_k g_k``, all rows at once; ``g_k`` is a normal density on
+    ``0 .. N-1``, scaled to add up to 1. No randomness. A row that is not finite gives components that are not finite.
+
+    Args:
+        histograms: ``[R, N]``, rows adding up to 1; entries behind a row's length are ignored.
+        num_components: ``K``, at least 1.
+        lengths: valid entries of each row; default: all.
+        steps: quasi-Newton steps, or rounds of expectation and maximisation.
+        objective: ``jeffreys`` (``KL(p|q) + KL(q|p)``) or ``kl`` (``KL(p|q)``).
+        min_variance: smallest variance of a component.
+        history: quasi-Newton steps that are remembered.
+        method: ``quasi_newton`` (limited-memory BFGS with backtracking), or ``em``: expectation-maximisation, for
+            ``kl`` only. A round costs less than a tenth of a step; it takes the moments of what falls to a component,
+            as if components did not end with the histogram.
+
+    Raises:
+        ValueError: an argument out of range or of another shape.
+    """
+    require_number("num_components", num_components, low=1, integer=True)
+    require_number("steps", steps, low=1, integer=True)
+    require_choice("objective", objective, FIT_OBJECTIVES)
+    require_choice("method", method, FIT_METHODS)
+    if method == "em" and objective != "kl":
+        raise ValueError(f"objective must be 'kl' with method='em', found {objective!r}")
+    if histograms.dim() != 2 or not histograms.numel():
+        raise ValueError(f"histograms must be [R, N] with a row and a bin, found {list(histograms.shape)}")
+    if lengths is None:
+        lengths = torch.full((len(histograms),), histograms.shape[1], device=histograms.device)
+    problem = _Problem(histograms.detach(), lengths, num_components, objective, min_variance)
+    at = _by_moments(problem, steps) if method == "em" else _by_slopes(problem, steps, history)
     components, weights = problem.mixture(at)
-    failed = ~torch.isfinite(value)[:, None]
+    failed = ~torch.isfinite(problem.value(at))[:, None]
     return components.masked_fill(failed[..., None], torch.nan), weights.masked_fill(failed, torch.nan)

@@ -14,6 +14,7 @@ from ..base import BaseLoss, LossOutput, require_choice, require_number
 from ..loss_registry import LossRegistry
 from .gtcc import GTCCLoss
 from .lav import LAVLoss
+from .presets import PresetMixin
 from .sequences import checked
 from .tcc import TCCLoss
 from .vava import VAVALoss
@@ -22,7 +23,7 @@ __all__ = ["AlignmentObjective", "PairBudget", "objective_from_config"]
 
 logger = logging.getLogger(__name__)
 
-LOSSES: dict[str, type[nn.Module]] = {"tcc": TCCLoss, "gtcc": GTCCLoss, "lav": LAVLoss, "vava": VAVALoss}
+LOSSES: dict[str, type[PresetMixin]] = {"tcc": TCCLoss, "gtcc": GTCCLoss, "lav": LAVLoss, "vava": VAVALoss}
 
 ModelOutput = Mapping[str, Any]
 
@@ -86,6 +87,10 @@ class PairBudget:
         return sorted(order)
 
 
+def _made(name: str, options: Mapping[str, Any] | str) -> nn.Module:
+    return LOSSES[name].preset(options) if isinstance(options, str) else LOSSES[name](**options)
+
+
 @LossRegistry.register("alignment")
 class AlignmentObjective(BaseLoss):
     """A weighted sum of alignment losses over one or more batches of sequences.
@@ -93,8 +98,9 @@ class AlignmentObjective(BaseLoss):
     Use it where a configuration chooses the losses. ``loss = sum_b sum_k w_k loss_k(batch b)``.
 
     Args:
-        losses: name -> the loss, or its constructor arguments for ``tcc``, ``gtcc``, ``lav``, ``vava``. Other names
-            need a module that takes the list of sequences.
+        losses: name -> the loss, or for ``tcc``, ``gtcc``, ``lav``, ``vava`` its constructor arguments, or the name of
+            its preset (``gtcc_repository``: as the old repository trained). Other names need a module that takes the
+            list of sequences.
         weights: name -> ``w``; default: 1.
         step_source: what VAVA takes as step: the ``epoch`` (as the old entry point did) or the training ``step``.
         budget: which sequences each loss gets; default: all.
@@ -116,7 +122,7 @@ class AlignmentObjective(BaseLoss):
     def __init__(
         self,
         *,
-        losses: Mapping[str, nn.Module | Mapping[str, Any]],
+        losses: Mapping[str, nn.Module | Mapping[str, Any] | str],
         weights: Mapping[str, float] | None = None,
         step_source: str = "epoch",
         budget: PairBudget | None = None,
@@ -130,7 +136,7 @@ class AlignmentObjective(BaseLoss):
             require_choice("weights", name, tuple(losses))
             require_number(f"weights[{name!r}]", weight)
         self.losses = nn.ModuleDict(
-            {name: loss if isinstance(loss, nn.Module) else LOSSES[name](**loss) for name, loss in losses.items()}
+            {name: loss if isinstance(loss, nn.Module) else _made(name, loss) for name, loss in losses.items()}
         )
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in losses}
         self.step_source, self.budget = step_source, budget

@@ -46,7 +46,8 @@ def cached(build: Callable[..., Tensor], *sizes: Any, like: Tensor) -> Tensor:
         return build(*sizes).to(like)
     key = (build.__qualname__, sizes, like.dtype, like.device)
     if key not in _CACHE:
-        with torch.no_grad(), torch.inference_mode(False):
+        # in this order: leaving inference mode switches gradients on
+        with torch.inference_mode(False), torch.no_grad():
             made = build(*sizes).to(like)
         if sum(each.numel() for each in _CACHE.values()) + made.numel() > _CACHE_CELLS:
             _CACHE.clear()

@@ -76,7 +76,8 @@ class TCCLoss(PresetMixin):
 
     Paper: Dwibedi et al. 2019 (arXiv 1904.07846). It has ``variance="per_frame"``, ``include_self_pairs=False``,
     ``distance="squared_euclidean"``, ``scale_by_dim=True``, ``frame_reduction="mean"``, and ``log_term="var"`` in its
-    code: all of them are ``TCCLoss.preset("paper")``.
+    code: all of them are ``TCCLoss.preset("paper")``. ``preset("gtcc_repository")`` has the numbers that the authors
+    of GTCC train with.
 
     Args:
         temperature: ``t``, greater than 0.
@@ -115,7 +116,8 @@ class TCCLoss(PresetMixin):
             "scale_by_dim": True,
             "frame_reduction": "mean",
             "log_term": "var",
-        }
+        },
+        "gtcc_repository": {"temperature": 0.1, "variance_weight": 0.001},
     }
 
     def __init__(

@@ -124,7 +124,8 @@ class VAVALoss(PresetMixin):
             "kl_form": "shifted",
             "prior_scale": "times_2pi",
             "weight_accumulation": "compounding",
-        }
+        },
+        "gtcc_repository": {},
     }
 
     def __init__(

@@ -35,7 +35,7 @@ from training.losses.functional.activity import mean_activity
 from training.losses.functional.counter_random import counter_normal
 from training.losses.functional.cross_entropy import smooth_targets
 from training.losses.functional.precision import eps_for
-from training.losses.perceptual import LPIPSLoss, VGGPerceptualLoss, lpips_distance, vgg
+from training.losses.perceptual import LPIPSLoss, VGGPerceptualLoss, lpips, lpips_distance, vgg
 from training.losses.perceptual.frozen import FrozenNetworkLoss, check_images, he_init
 from training.losses.perceptual.vgg import vgg19_features
 from training.losses.predictive import ContrastiveJEPALoss, HJEPALoss
@@ -660,6 +660,18 @@ def test_resizing_is_smooth() -> None:
     image = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
     image[:, :, 0, 0] = 1.0
     close(float(loss._prepared(image)[0, 0, 0, 0]), (0.625 / 3.5) ** 2)
+
+
+def test_the_package_is_asked_for_its_weights_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def package(*_: str) -> Any:
+        return SimpleNamespace(LPIPS=lambda **options: asked.update(options) or Parts())
+
+    monkeypatch.setattr(lpips, "check_installed", lambda *_: None)
+    monkeypatch.setattr(lpips, "require_package", package)
+    assert isinstance(LPIPSLoss(net="alex").network, Parts)
+    assert asked == {"net": "alex", "spatial": False, "pnet_rand": False, "verbose": False}
 
 
 def test_random_weights_without_biases() -> None:

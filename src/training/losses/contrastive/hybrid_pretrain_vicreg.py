@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_number
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_numbers
 from ..functional import dot_similarity, info_nce, l2_normalize, retrieval_metrics
 from ..loss_registry import LossRegistry
 from .vicreg import VICRegLoss
@@ -26,8 +28,7 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
 
     ``p`` is 0 until the hand-over starts, that is at the first step where ``g`` exceeds the threshold or
     ``pretrain_steps`` is reached; then it grows to 1 within ``transition_steps`` and never falls. Samples that share an
-    id are all positives of each other. Both terms are computed in every phase, so that the result has the same keys and
-    a compiled graph stays as it is.
+    id are all positives of each other. Both terms are computed in every phase: the same keys, one compiled graph.
 
     Args:
         invariance_weight, variance_weight, covariance_weight, eps, center_invariance, warmup, warmup_epochs,
@@ -37,9 +38,8 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         alignment_threshold: gap that starts the hand-over; ``None``: only the deadline counts.
         gap_momentum: ``g`` is averaged over forward passes in training mode with this momentum; 0: the last one alone.
         transition_steps: length of the hand-over; 0 switches at once.
-        input_dim: width of the features, if they are to be projected.
-        projection_dim: width behind the heads ``vision_head`` (of ``z_a``) and ``text_head`` (of ``z_b``); default: no
-            heads. The heads have parameters: give ``loss.parameters()`` to the optimiser.
+        input_dim, projection_dim: widths of the features and behind the heads ``vision_head`` (of ``z_a``) and
+            ``text_head`` (of ``z_b``). Default: no heads. Give their ``parameters()`` to the optimiser.
         normalize_input: scale rows to unit length before the heads.
         project_vicreg: let VICReg and the gap see what the heads give, so that both phases shape one space. ``False``:
             they see the features themselves.
@@ -57,9 +57,8 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         ValueError: an argument out of range, unequal shapes, fewer than two rows, ids that do not fit, or neither a
             deadline nor a threshold.
 
-    Differs from the old class: the deadline holds also with a threshold, one space by default, heads of fixed width
-    that are never rebuilt, all positives count, the same keys in every phase, the true temperature, progress that
-    never runs backwards, and the phase is in the state_dict.
+    The old class ignored the deadline when it had a threshold, compared in two spaces, rebuilt its heads, drew one
+    positive, returned other keys in each phase, could run backwards, and did not save its phase.
     """
 
     step: Tensor
@@ -92,12 +91,10 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         super().__init__(temperature=temperature, input_dim=input_dim, projection_dim=projection_dim)
         if pretrain_steps is None and alignment_threshold is None:
             raise ValueError("pretrain_steps and alignment_threshold must not both be None")
-        if pretrain_steps is not None:
-            require_number("pretrain_steps", pretrain_steps, low=0, integer=True)
-        if alignment_threshold is not None:
-            require_number("alignment_threshold", alignment_threshold)
-        require_number("gap_momentum", gap_momentum, low=0.0, high=1.0)
-        require_number("transition_steps", transition_steps, low=0, integer=True)
+        require_numbers(0, integer=True, optional=True, pretrain_steps=pretrain_steps)
+        require_numbers(optional=True, alignment_threshold=alignment_threshold)
+        require_numbers(0.0, 1.0, gap_momentum=gap_momentum)
+        require_numbers(0, integer=True, transition_steps=transition_steps)
         self.pretrain_steps, self.alignment_threshold = pretrain_steps, alignment_threshold
         self.gap_momentum, self.transition_steps = gap_momentum, transition_steps
         self.normalize_input, self.project_vicreg, self.metrics = normalize_input, project_vicreg, metrics
@@ -125,11 +122,9 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         """Move the phase: the step just done, counted from the start of the run, and the length of the run."""
         self.vicreg.update_step(step, total_steps)
         self.step.fill_(step)
-        due = torch.zeros_like(self.step, dtype=torch.bool)
-        if self.pretrain_steps is not None:
-            due = self.step >= self.pretrain_steps
-        if self.alignment_threshold is not None:
-            due = due | (self.alignment_gap > self.alignment_threshold)
+        deadline = math.inf if self.pretrain_steps is None else self.pretrain_steps
+        threshold = math.inf if self.alignment_threshold is None else self.alignment_threshold
+        due = (self.step >= deadline) | (self.alignment_gap > threshold)
         started = self.trigger_step >= 0
         self.trigger_step.copy_(torch.where(due & ~started, self.step, self.trigger_step))
         done = (self.step - self.trigger_step) / self.transition_steps if self.transition_steps else started | due
@@ -139,43 +134,32 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     @property
     def phase(self) -> str:
         """``contrastive_pretrain``, ``transition`` or ``vicreg``. Reads the state from the device: for logs."""
-        progress = float(self.transition_progress)
-        if progress >= 1:
+        if float(self.transition_progress) >= 1:
             return "vicreg"
         return "contrastive_pretrain" if int(self.trigger_step) < 0 else "transition"
 
     def forward(self, z_a: Tensor, z_b: Tensor, match_ids: Ids | None = None) -> LossOutput:
         """The loss of one batch."""
         require_features(z_a=z_a, z_b=z_b)
-        batch = z_a.shape[0]
-        positive = None if match_ids is None else self.create_positive_mask(batch, match_ids, device=z_a.device)
-        inputs = (l2_normalize(z_a), l2_normalize(z_b)) if self.normalize_input else (z_a, z_b)
-        projected = self.project(vision=inputs[0], text=inputs[1])
-        vicreg = self.vicreg(*(projected if self.project_vicreg else (z_a, z_b)))
+        positive = None if match_ids is None else self.create_positive_mask(len(z_a), match_ids, device=z_a.device)
+        given = (l2_normalize(z_a), l2_normalize(z_b)) if self.normalize_input else (z_a, z_b)
+        projected = self.project(vision=given[0], text=given[1])
         logits = self.scale_by_temperature(self.compute_similarity(*projected))
         if self.project_vicreg:
-            alignment = self._align(logits.detach(), self._temperature)
+            vicreg, alignment = self.vicreg(*projected), self._align(logits.detach(), self._temperature)
         else:
-            alignment = self._align(dot_similarity(l2_normalize(z_a.detach()), l2_normalize(z_b.detach())), 1.0)
-        # before there is a graph, which takes memory
+            cosines = dot_similarity(l2_normalize(z_a.detach()), l2_normalize(z_b.detach()))
+            vicreg, alignment = self.vicreg(z_a, z_b), self._align(cosines, 1.0)
+        # before there is a graph of InfoNCE, which takes memory
         metrics = retrieval_metrics(logits.detach(), positive) if self.metrics else {}
-        rows, columns = info_nce(logits, positive), info_nce(logits, positive, dim=0)
-        contrastive = (rows.mean() + columns.mean()) / 2
+        contrastive = (info_nce(logits, positive).mean() + info_nce(logits, positive, dim=0).mean()) / 2
         ahead = self.transition_progress.to(contrastive.dtype)
         loss = (1 - ahead) * contrastive + ahead * vicreg.loss
-        step = self.step.to(ahead.dtype)
-        deadline = max(self.pretrain_steps or 0, 1)
-        entries = {
-            "contrastive_loss": contrastive,
-            "vicreg_loss": vicreg.loss,
-            "contrastive_weight": 1 - ahead,
-            "vicreg_weight": ahead,
-            "transition_progress": ahead,
-            "pretrain_progress": torch.zeros_like(step)
-            if self.pretrain_steps is None
-            else (step / deadline).clamp(max=1),
-            "temperature": torch.full_like(ahead, self._temperature),
-        }
+        deadline = math.inf if self.pretrain_steps is None else max(self.pretrain_steps, 1)
+        entries = {"contrastive_loss": contrastive, "vicreg_loss": vicreg.loss, "contrastive_weight": 1 - ahead}
+        entries |= {"vicreg_weight": ahead, "transition_progress": ahead}
+        entries["pretrain_progress"] = (self.step.to(ahead.dtype) / deadline).clamp(max=1)
+        entries["temperature"] = torch.full_like(ahead, self._temperature)
         entries |= alignment | {key: value for key, value in vicreg.items() if key != "loss"} | metrics
         return self.output(loss, **entries)
 
@@ -186,9 +170,5 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         gap = diagonal - mean
         if self.training:
             self.alignment_gap.lerp_(gap.to(self.alignment_gap.dtype), 1 - self.gap_momentum)
-        return {
-            "diagonal_similarity": diagonal,
-            "mean_similarity": mean,
-            "alignment_gap": gap,
-            "alignment_snr": gap.abs() / (similarity.std() * scale + 1e-6),
-        }
+        snr = gap.abs() / (similarity.std() * scale + 1e-6)
+        return {"diagonal_similarity": diagonal, "mean_similarity": mean, "alignment_gap": gap, "alignment_snr": snr}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base import BaseLoss, LossOutput, require_choice, require_number, require_numbers
 from ..base.views import require_tokens, split_views, token_rows
 from ..base.warmup import WarmupFactor
 from ..functional import moments, squared_difference
@@ -25,23 +25,21 @@ class VICRegLoss(BaseLoss):
     Use it for self-supervised learning without negatives, or beside a prediction loss against collapse. It works with
     small batches, but the moments are those of the batch: some 64 rows or more.
 
-    With rows ``a_i, b_i`` (``i = 1..n``, ``d`` columns), ``Var`` and ``Cov`` unbiased::
+    With rows ``a_i, b_i`` (``i = 1..n``, ``d`` columns), ``Var`` and ``Cov`` unbiased, ``f`` the warm-up (else 1)::
 
         I    = 1/(n d) sum_ik (a_ik - b_ik)^2
         V(x) = 1/d sum_k max(0, t - sqrt(Var(x_k) + eps))
         K(x) = 1/d sum_{k != l} Cov(x)_kl^2
         loss = w_I I + f w_V (V(a) + V(b)) + f w_C (K(a) + K(b))
 
-    ``f`` is 1, or the factor of the warm-up. The paper sums ``I`` over the columns; its released code takes the mean,
-    as here. That code also halves ``V(a) + V(b)``: halve ``variance_weight`` to follow it.
+    The paper sums ``I`` over the columns; its released code takes the mean, as here. That code also halves
+    ``V(a) + V(b)``: halve ``variance_weight`` to follow it.
 
     Memory: ``K`` needs the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares). Each view holds one
     until the backward pass, and nothing else beside the inputs; see ``chunk_size`` and ``checkpoint``.
 
     Args:
-        invariance_weight: ``w_I``. The three weights are plain attributes and are read at every call.
-        variance_weight: ``w_V``.
-        covariance_weight: ``w_C``.
+        invariance_weight, variance_weight, covariance_weight: ``w_I``, ``w_V``, ``w_C``, attributes read at every call.
         variance_threshold: ``t``, the standard deviation below which a dimension pays.
         eps: added to the variance under the root; keeps the gradient of a constant column finite.
         center_invariance: subtract the column means before ``I``, so that a constant offset between the views is free.
@@ -50,9 +48,8 @@ class VICRegLoss(BaseLoss):
         tokens: rows of three-dimensional input ``[B, N, D]``: ``flatten`` makes each token one (``n = B N``),
             ``concat`` joins those of a sample (``d = N D``).
         split_single_input: accept ``z_b=None`` and compare the first half of the batch with the second.
-        warmup: ``linear``, ``cosine`` or ``damped`` factor ``f`` (``base.warmup.WarmupFactor``); default: 1.
-        warmup_epochs: its length.
-        num_epochs: length of the run, to convert steps into epochs.
+        warmup, warmup_epochs, num_epochs: ``linear``, ``cosine`` or ``damped`` factor ``f`` (default: 1), its length,
+            and that of the run, to convert steps into epochs (see ``base.warmup.WarmupFactor``).
         chunk_size: columns of that matrix that are formed at a time, in the backward pass again; default: all.
         checkpoint: form the matrix again in the backward pass instead of holding it.
 
@@ -68,10 +65,8 @@ class VICRegLoss(BaseLoss):
     Raises:
         ValueError: unequal shapes, fewer than two rows, an argument out of range.
 
-    Paper: Bardes, Ponce, LeCun, "VICReg", ICLR 2022, arXiv 2105.04906.
-
-    Differs from the old classes: weights and ``K`` are the paper's; a batch of one raises instead of giving NaN; one
-    column gives ``K = 0``; the warm-up is off, ends at 1 and is saved; the entries of the result are detached tensors.
+    Paper: Bardes, Ponce, LeCun, ICLR 2022 (arXiv 2105.04906). The old classes had other weights and another ``K``,
+    gave NaN for one row or one column, and their warm-up was always on, never ended and was not saved.
     """
 
     def __init__(
@@ -95,29 +90,20 @@ class VICRegLoss(BaseLoss):
     ) -> None:
         super().__init__()
         weights = {"invariance": invariance_weight, "variance": variance_weight, "covariance": covariance_weight}
-        for name, weight in weights.items():
-            require_number(f"{name}_weight", weight, low=0.0)
-        require_number("variance_threshold", variance_threshold, low=0.0, exclusive=True)
-        require_number("eps", eps, low=0.0, exclusive=True)
+        for term, weight in weights.items():
+            require_number(f"{term}_weight", weight, low=0.0)
+            setattr(self, f"{term}_weight", weight)
+        require_numbers(0.0, exclusive=True, variance_threshold=variance_threshold, eps=eps)
         require_choice("view_reduction", view_reduction, ("sum", "mean"))
         require_choice("covariance_norm", covariance_norm, ("features", "pairs"))
         require_tokens(tokens)
-        if chunk_size is not None:
-            require_number("chunk_size", chunk_size, low=1, integer=True)
-        self.init_weights(weights)
-        self.variance_threshold, self.eps = variance_threshold, eps
-        self.center_invariance = center_invariance
+        require_numbers(1, integer=True, optional=True, chunk_size=chunk_size)
+        self.variance_threshold, self.eps, self.center_invariance = variance_threshold, eps, center_invariance
         self.view_reduction, self.covariance_norm = view_reduction, covariance_norm
         self.tokens, self.split_single_input = tokens, split_single_input
         self.chunk_size, self.checkpoint = chunk_size, checkpoint
-        self.warmup = (
-            None if warmup is None else WarmupFactor(warmup, warmup_epochs=warmup_epochs, num_epochs=num_epochs)
-        )
-
-    def init_weights(self, weights: Mapping[str, float]) -> None:
-        """Store the weights as ``<term>_weight``."""
-        for term, weight in weights.items():
-            setattr(self, f"{term}_weight", weight)
+        lengths = {"warmup_epochs": warmup_epochs, "num_epochs": num_epochs}
+        self.warmup = None if warmup is None else WarmupFactor(warmup, **lengths)
 
     def update_epoch(self, epoch: int) -> None:
         """Tell the warm-up the epoch, counted from 0 (nothing without one)."""
@@ -131,51 +117,37 @@ class VICRegLoss(BaseLoss):
 
     def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> LossOutput:
         """The loss of two views of one batch."""
-        a, b = self._rows(z_a, z_b)
+        views = split_views(z_a, z_b, split_single_input=self.split_single_input)
+        a, b = (token_rows(z, self.tokens) for z in views)
         invariance = squared_difference(a, b, centered=self.center_invariance)
         (variance_a, covariance_a), (variance_b, covariance_b) = self._spread(a), self._spread(b)
-        variances = torch.stack([variance_a, variance_b])
-        covariances = torch.stack([covariance_a, covariance_b])
-        terms = {"invariance": invariance}
-        for name, views in (("variance", variances), ("covariance", covariances)):
-            terms[name] = views.mean() if self.view_reduction == "mean" else views.sum()
+        share = 0.5 if self.view_reduction == "mean" else 1.0
+        terms = {"variance": share * (variance_a + variance_b), "covariance": share * (covariance_a + covariance_b)}
+        parts = {"variance_loss_a": variance_a, "variance_loss_b": variance_b}
         return self._weighted(
-            terms,
-            variance_loss_a=variances[0],
-            variance_loss_b=variances[1],
-            covariance_loss_a=covariances[0],
-            covariance_loss_b=covariances[1],
+            {"invariance": invariance} | terms, **parts, covariance_loss_a=covariance_a, covariance_loss_b=covariance_b
         )
 
     def regularize(self, z: Tensor) -> LossOutput:
         """Variance and covariance of one set of embeddings, each counted once; there is no invariance."""
-        variance, covariance = self._spread(self._enough(token_rows(z, self.tokens), z))
+        variance, covariance = self._spread(token_rows(z, self.tokens))
         return self._weighted({"variance": variance, "covariance": covariance})
 
-    def _weighted(self, terms: Mapping[str, Tensor], **views: Tensor) -> LossOutput:
+    def _weighted(self, terms: Mapping[str, Tensor], **parts: Tensor) -> LossOutput:
         like = terms["variance"]
         factor = like.new_ones(()) if self.warmup is None else self.warmup(like)
         # copies, because update_weights of the adaptive class writes between forward and backward
         weights = {name: (like.new_ones(()) * getattr(self, f"{name}_weight")).to(like.dtype) for name in terms}
         weights |= {name: factor * weights[name] for name in ("variance", "covariance")}
         loss = sum((weights[name] * term for name, term in terms.items()), start=like.new_zeros(()))
-        entries = {f"{name}_loss": term for name, term in terms.items()} | views
+        entries = {f"{name}_loss": term for name, term in terms.items()} | parts
         entries |= {f"{name}_weight": weight for name, weight in weights.items()}
         return self.output(loss, **entries, warmup_factor=factor)
 
-    def _rows(self, z_a: Tensor, z_b: Tensor | None) -> tuple[Tensor, Tensor]:
-        z_a, z_b = split_views(z_a, z_b, split_single_input=self.split_single_input)
-        a, b = (token_rows(z, self.tokens) for z in (z_a, z_b))
-        return self._enough(a, z_a), b
-
-    @staticmethod
-    def _enough(rows: Tensor, z: Tensor) -> Tensor:
-        if rows.shape[0] < 2:
-            raise ValueError(f"variance and covariance need at least two rows, found {list(z.shape)}")
-        return rows
-
     def _spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The variance and the covariance term of one view."""
+        if x.shape[0] < 2:
+            raise ValueError(f"variance and covariance need at least two rows, found {list(x.shape)}")
         variance, energy = moments(x, chunk_size=self.chunk_size, recompute=self.checkpoint)
         columns = x.shape[1]
         pairs = columns * max(columns - 1, 1) if self.covariance_norm == "pairs" else columns
@@ -183,8 +155,8 @@ class VICRegLoss(BaseLoss):
 
     def extra_repr(self) -> str:
         """Configuration."""
-        weights = [f"{name}_weight={getattr(self, f'{name}_weight')}" for name in ("invariance", "variance")]
-        return ", ".join([*weights, f"covariance_weight={self.covariance_weight}", f"eps={self.eps}"])
+        shown = ("invariance_weight", "variance_weight", "covariance_weight", "eps")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in shown)
 
 
 @LossRegistry.register("adaptive_vicreg")
@@ -203,10 +175,8 @@ class AdaptiveVICRegLoss(VICRegLoss):
         kwargs: those of ``VICRegLoss``; the weights given there are the initial ones.
 
     The weights are buffers (or parameters) ``invariance_weight``, ``variance_weight`` and ``covariance_weight``.
-    Shapes, result, errors: as ``VICRegLoss``.
-
-    Differs from the old class: weights are buffers by default, and ``update_weights`` neither synchronises with the
-    device nor disturbs a pending backward pass.
+    Shapes, result, errors: as ``VICRegLoss``. In the old class they were parameters, and ``update_weights`` waited for
+    the device and disturbed a pending backward pass.
     """
 
     def __init__(
@@ -217,23 +187,19 @@ class AdaptiveVICRegLoss(VICRegLoss):
         learnable: bool = False,
         **kwargs: Any,
     ) -> None:
-        require_number("momentum", momentum, low=0.0, high=1.0)
+        super().__init__(**kwargs)
+        require_numbers(0.0, 1.0, momentum=momentum)
         if len(weight_scales) != 3:
             raise ValueError(f"weight_scales must be three numbers, found {weight_scales!r}")
         for scale in weight_scales:
-            require_number("weight_scales", scale, low=0.0)
-        self._learnable = learnable
-        super().__init__(**kwargs)
+            require_numbers(0.0, weight_scales=scale)
         self.momentum, self.weight_scales = momentum, tuple(weight_scales)
-
-    def init_weights(self, weights: Mapping[str, float]) -> None:
-        """Store the weights as buffers or parameters."""
-        for term, weight in weights.items():
-            value = torch.tensor(float(weight))
-            if self._learnable:
-                self.register_parameter(f"{term}_weight", nn.Parameter(value))
+        for name in ("invariance_weight", "variance_weight", "covariance_weight"):
+            value = torch.tensor(float(self.__dict__.pop(name)))
+            if learnable:
+                self.register_parameter(name, nn.Parameter(value))
             else:
-                self.register_buffer(f"{term}_weight", value)
+                self.register_buffer(name, value)
 
     @torch.no_grad()
     def update_weights(self, output: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
     python tools/docs_site.py [--output site]
 
 The pages of ``docs/`` are joined by generated ones: the gallery of losses (from the registry and the catalog), the API
-(from the docstrings), and the parity report of the last run, if ``report/`` has one.
+(from the docstrings), and the parity report of the last run (``python -m migration report``).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ SYSTEMS = {
     "dynvision": "Over time",
     "triangulate": "Perceptual and balancing",
 }
+REPORT = ROOT / "parity-report"
 MODULES = ["base", "functional", "loss_registry", "config"]
 
 
@@ -101,10 +102,21 @@ def navigation(docs: Path, api: list[dict[str, str]]) -> list[object]:
             entries.insert(0, index)
         if entries:
             nav.append({title: entries})
-    if (docs / "report.md").exists():
-        nav.append({"Parity report": "report.md"})
-    nav.append({"API": api})
+    nav += [{"Parity report": "report.md"}, {"API": api}]
     return nav
+
+
+def report_page(docs: Path) -> None:
+    """The report of the last run: its page, and its tables. Without one, what it looks like and how to make it."""
+    intro = "# Parity report\n\n```sh\npython -m migration report      # in a checkout: writes parity-report/\n```\n\n"
+    if (REPORT / "report.html").exists():
+        shutil.copy(REPORT / "report.html", docs / "parity.html")
+        tables = (REPORT / "report.md").read_text(encoding="utf-8").partition("\n")[2]
+        text = f"{intro}[The report of the last run](parity.html), with plots. The same in words:\n{tables}"
+    else:
+        text = f"{intro}There was no run in the checkout that this site was built from. It looks like this:\n\n"
+        text += "![The head of a report](assets/report-desktop.png)\n"
+    (docs / "report.md").write_text(text, encoding="utf-8")
 
 
 def build(output: Path) -> None:
@@ -118,10 +130,7 @@ def build(output: Path) -> None:
         shutil.copy(ROOT / "CONTRIBUTING.md", docs / "CONTRIBUTING.md")
         (docs / "losses").mkdir(exist_ok=True)
         (docs / "losses" / "index.md").write_text(gallery(), encoding="utf-8")
-        report = ROOT / "report" / "report.html"
-        if report.exists():
-            shutil.copy(report, docs / "parity.html")
-            (docs / "report.md").write_text("# Parity report\n\n[The report of the last run](parity.html).\n")
+        report_page(docs)
         config = {
             "site_name": "training-losses",
             "docs_dir": str(docs),

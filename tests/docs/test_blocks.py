@@ -36,6 +36,7 @@ from training.losses.balancing import GeometricMeanLoss
 from training.losses.config import create_loss_from_config
 from training.losses.contrastive import CLIPLoss, VICRegLoss
 from training.losses.functional import reduce
+from training.losses.predictive import HJEPALoss, SIGRegLoss
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,6 +114,8 @@ def given() -> dict[str, Any]:
         "text_encoder": nn.Linear(3, 768),
         "primary_loss": nn.MSELoss(),
         "loss_functions": {"task": nn.MSELoss()},
+        "jepa_loss": HJEPALoss(),
+        "sigreg_loss": SIGRegLoss(),
         "loss": GeometricMeanLoss(terms={"l1": nn.L1Loss(), "squared": nn.MSELoss()}),
         "steps": 2,
         "rendered": torch.rand(1, 3, 16, 16),

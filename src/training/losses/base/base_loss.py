@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -90,6 +90,9 @@ class BaseLoss(nn.Module, ABC):
         reduction: ``mean`` (over valid elements), ``sum`` or ``none``.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ("reduction",)
+    """Attributes that ``repr`` shows."""
+
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
         require_choice("reduction", reduction, REDUCTIONS)
@@ -125,4 +128,4 @@ class BaseLoss(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Configuration that is not visible in the sub-modules."""
-        return f"reduction={self.reduction!r}"
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.shown)

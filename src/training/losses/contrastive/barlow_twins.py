@@ -44,6 +44,8 @@ class BarlowTwinsLoss(BaseLoss, ProjectionMixin, NormalizationMixin):
     that the diagonal could not reach 1, and both terms were means.
     """
 
+    shown = ("off_diagonal_weight", "correlation")
+
     def __init__(
         self,
         *,
@@ -82,7 +84,3 @@ class BarlowTwinsLoss(BaseLoss, ProjectionMixin, NormalizationMixin):
             diagonal, off_diagonal = diagonal / v.shape[1], off_diagonal / v.shape[1] ** 2
         loss = diagonal + self.off_diagonal_weight * off_diagonal
         return self.output(loss, diagonal_loss=diagonal, off_diagonal_loss=off_diagonal)
-
-    def extra_repr(self) -> str:
-        """Configuration."""
-        return f"off_diagonal_weight={self.off_diagonal_weight}, correlation={self.correlation!r}"

@@ -26,8 +26,6 @@ class CLIPLoss(BaseContrastiveLoss):
         l_i  = log sum_j exp(s_ij) - (1 - e) mean_{p in P_i} s_ip - e mean_j s_ij
         loss = (mean_i l_i + the same over the columns) / 2
 
-    Papers: Radford et al. 2021 (arXiv 2103.00020); InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748).
-
     Args:
         label_smoothing: ``e`` in [0, 1).
         metrics: report accuracies, recalls and similarities as well.
@@ -42,8 +40,8 @@ class CLIPLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, inputs that ``match_pairs`` rejects, or logits that are not ``[B, B]``.
 
-    The old ``CLIPStyleLoss`` and the InfoNCE of the old ``ContrastiveLoss`` drew one positive of each sample at random;
-    this is the expectation. Metrics are cosines, tensors and optional.
+    Papers: Radford et al. 2021 (arXiv 2103.00020); InfoNCE, van den Oord et al. 2018 (arXiv 1807.03748). The old
+    ``CLIPStyleLoss`` and ``ContrastiveLoss`` drew one positive of each sample at random; this is the expectation.
     """
 
     def __init__(
@@ -60,8 +58,7 @@ class CLIPLoss(BaseContrastiveLoss):
     ) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``.
 
-        ``logits`` are ``[B, B]`` similarities made elsewhere, already divided by the temperature. They are used as they
-        are, and the features count for their number only.
+        ``logits``: similarities ``[B, B]`` over temperature, made elsewhere; the features then give the batch size.
         """
         require_features(vision_features=vision_features, text_features=text_features)
         batch, device = vision_features.shape[0], vision_features.device

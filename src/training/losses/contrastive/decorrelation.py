@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_features, require_numbers
@@ -22,17 +23,15 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         loss = weight / S sum_x K(x)
 
     Args:
-        weight: factor on the loss.
+        weight: factor of the loss.
         covariance_norm: ``features`` (``1/D``, as in VICReg), ``pairs`` (``1/(D (D - 1))``) or ``sum`` (1).
         correlation: use correlations (columns of variance 1), which do not depend on the scale of the features.
         normalize: scale rows to unit length first. Covariances then are about ``1/D`` and the loss about ``1/D^2``.
         track_statistics: report the spread of the columns.
-        low_variance_threshold, relative_threshold: a column with less variance than this (relative: than this share of
-            the mean variance) is counted as low.
+        low_variance_threshold, relative_threshold: variance (relative: share of the mean) below which a column is low.
         chunk_size: columns of the covariance that are formed at a time; default: all.
 
-    Shapes: any of ``vision_features``, ``text_features``, ``features``: ``[B, D]`` with ``B >= 2``; ``B`` and ``D`` may
-    differ between them.
+    Shapes: any of ``vision_features``, ``text_features``, ``features``: ``[B, D]``, ``B >= 2``, may differ in both.
 
     Returns:
         ``LossOutput``: ``loss``, and per set ``p`` that is given (``vision``, ``text``, ``features``) the unweighted
@@ -42,9 +41,11 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
     Raises:
         ValueError: no set is given, one is no ``[B, D]`` batch of two rows or more, an argument is out of range.
 
-    Paper: the covariance term of VICReg (Bardes et al. 2022, arXiv 2105.04906). The old class normalised rows, scaled
-    ``K`` by ``1/(D (D - 1))`` (NaN for one column), and let sets of one row lower the mean of the others.
+    Paper: the covariance term of VICReg (Bardes et al. 2022, arXiv 2105.04906). The old class took ``normalize`` and
+    ``pairs`` (NaN for one column), and sets of one row lowered the mean of the others.
     """
+
+    shown = ("weight", "covariance_norm")
 
     def __init__(
         self,
@@ -76,20 +77,17 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         given = {name: x for name, x in named.items() if x is not None}
         if not given:
             raise ValueError("at least one of vision_features, text_features and features is needed, found none")
-        penalties: list[Tensor] = []
-        entries: dict[str, Tensor] = {}
-        for name, raw in given.items():
-            require_features(2, **{name: raw})
-            (x,) = self.normalize(upcast(raw))
-            penalties.append(self._penalty(x))
-            entries[f"decorrelation_loss_{name}"] = penalties[-1]
-            if self.track_statistics:
-                entries |= {f"{key}_{name}": value for key, value in self._statistics(x.detach()).items()}
-        return self.output(self.weight * (sum(penalties[1:], start=penalties[0]) / len(penalties)), **entries)
+        for name, x in given.items():
+            require_features(2, **{name: x})
+        sets = dict(zip(given, self.normalize(*map(upcast, given.values())), strict=True))
+        entries = {f"decorrelation_loss_{name}": self._penalty(x) for name, x in sets.items()}
+        loss = self.weight * torch.stack([*entries.values()]).mean()
+        for name, x in sets.items() if self.track_statistics else ():
+            entries |= {f"{key}_{name}": value for key, value in self._statistics(x.detach()).items()}
+        return self.output(loss, **entries)
 
     def _penalty(self, x: Tensor) -> Tensor:
-        columns = x.shape[1]
-        norms = {"features": columns, "pairs": columns * max(columns - 1, 1), "sum": 1}
+        norms = {"features": x.shape[1], "pairs": x.shape[1] * max(x.shape[1] - 1, 1), "sum": 1}
         x = standardize(x, eps=1e-5) if self.correlation else x
         return covariance_energy(x, chunk_size=self.chunk_size) / norms[self.covariance_norm]
 
@@ -99,7 +97,3 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         low = variance < self.low_variance_threshold * (mean if self.relative_threshold else 1.0)
         statistics = {"min_variance": variance.amin(), "max_variance": variance.amax(), "mean_variance": mean}
         return statistics | {"low_variance_count": low.sum(), "low_variance_fraction": low.to(x.dtype).mean()}
-
-    def extra_repr(self) -> str:
-        """Configuration."""
-        return f"weight={self.weight}, covariance_norm={self.covariance_norm!r}"

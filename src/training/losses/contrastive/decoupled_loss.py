@@ -20,8 +20,7 @@ __all__ = ["IntraInterModalLoss"]
 class IntraInterModalLoss(BaseContrastiveLoss):
     """InfoNCE across two modalities plus one contrastive term inside each of them.
 
-    For paired features whose modalities would otherwise collapse inside while they align across. It is not DCL: see
-    ``DecoupledContrastiveLoss`` for that.
+    For paired features whose modalities would otherwise collapse inside while they align across. It is not DCL.
 
     With cosines ``c`` over temperature ``t``, positives ``P_i`` (equal ids) and negatives ``N_i`` of anchor ``i``, and
     ``g`` the same inside one modality, without the sample itself::
@@ -35,19 +34,17 @@ class IntraInterModalLoss(BaseContrastiveLoss):
 
     Args:
         vision_weight, text_weight: weights of the terms inside the modalities, at least 0.
-        positives: ``pooled`` or ``per_pair``.
-        intra_positives: ``self`` or ``same_id``.
+        positives, intra_positives: formula of ``l``, and of ``m``.
         exclude_same_id: with ``self``, samples of the same id are no negatives.
         average: what the mean of ``l`` divides by: ``terms`` that were summed, or positive ``pairs``.
-        metrics: report accuracies as well.
+        metrics: report accuracies as well (a hit on any positive counts).
         options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``: ``none``
-            gives ``[B]``, ``l_i`` of both directions / 2 plus the weighted ``m_i``; with ``mean`` each part is divided
-            by its own number of terms.
+            gives ``[B]``, ``l_i`` of both directions / 2 plus the weighted ``m_i``.
 
     Returns:
         ``LossOutput`` with ``loss``, ``inter_modal_loss``, ``intra_modal_loss`` (weighted sum), ``loss_v2t``,
-        ``loss_t2v``, ``intra_vision_loss``, ``intra_text_loss`` (not weighted); with ``metrics`` also ``accuracy_v2t``,
-        ``accuracy_t2v``, ``accuracy`` (a hit on any positive counts).
+        ``loss_t2v``, ``intra_vision_loss``, ``intra_text_loss`` (not weighted), ``accuracy_v2t``, ``accuracy_t2v``,
+        ``accuracy`` (with ``metrics``).
 
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
@@ -75,8 +72,8 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         require_choice("intra_positives", intra_positives, ("self", "same_id"))
         require_choice("average", average, ("terms", "pairs"))
         self.vision_weight, self.text_weight, self.average = vision_weight, text_weight, average
-        self.positives: Literal["pooled", "per_pair"] = positives
-        self.intra_positives, self.exclude_same_id, self.metrics = intra_positives, exclude_same_id, metrics
+        self.positives, self.intra_positives, self.exclude_same_id = positives, intra_positives, exclude_same_id
+        self.metrics = metrics
 
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``."""

@@ -16,8 +16,8 @@ __all__ = ["DynamicTemperatureLoss"]
 class DynamicTemperatureLoss(BaseContrastiveLoss):
     """Symmetric InfoNCE over pairs with a temperature made from each batch.
 
-    A heuristic without a paper, for runs in which one fixed temperature is too sharp at the start. There is no state:
-    the temperature depends on the batch alone. Prefer ``CLIPLoss(learnable_temperature=True)`` in new work.
+    A heuristic without a paper or state, for runs in which one fixed temperature is too sharp at the start. Prefer
+    ``CLIPLoss(learnable_temperature=True)`` in new work.
 
     With cosines ``c_ij`` of image ``i`` and text ``j`` and positives ``P_i`` (equal ids)::
 
@@ -28,10 +28,8 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
 
     Args:
         base_temperature: greater than 0.
-        min_temperature, max_temperature: bounds; with the default ``offset`` the lower one acts only above
-            ``0.8 base_temperature``.
-        offset, amplitude, sharpness: part of the temperature that does not depend on the batch, part that does, and how
-            fast it falls with the gap; at least 0.
+        min_temperature, max_temperature: bounds; the lower one acts only above ``offset base_temperature``.
+        offset, amplitude, sharpness: fixed part, part that depends on the batch, its fall with the gap; at least 0.
         include_paired: the pairs ``(i, i)`` belong to the positives of the gap. Without them and with unique ids the
             temperature depends on the negatives alone.
         detach_temperature: no gradient through the temperature, so that the model cannot lower the loss by moving it.

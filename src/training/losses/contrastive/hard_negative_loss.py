@@ -24,26 +24,19 @@ class HardNegativeLoss(BaseContrastiveLoss):
     a weight ``w`` acts like a shift of the logit by ``log w``.
 
     With cosines ``c_ij`` of image ``i`` and text ``j``, temperature ``t``, positives ``P_i`` (equal ids), negatives
-    ``N_i`` (all others) and weights ``w_in`` (``hard_negative_weight`` for hard ones, 1 for the rest)::
+    ``N_i`` (all others) and weights ``w_in`` (``hard_negative_weight`` for hard ones, else 1; without gradient)::
 
         l_ip = log(1 + sum_{n in N_i} w_in exp((c_in - c_ip) / t))
         loss = mean of l_ip over all pairs i, p in P_i; then the mean of both directions
-
-    Anchors without negatives do not count. Hard negatives are constants for the gradient.
-
-    Papers: semi-hard negatives, Schroff et al. 2015 (arXiv 1503.03832); weighting inside the denominator is akin to
-    Robinson et al. 2021 (arXiv 2010.04592), whose weights are not these.
 
     Args:
         hard_negative_weight: ``w``, greater than 0; below 1 it plays hard negatives down.
         mining: which are hard. ``semi_hard``: less similar than the mean positive of the anchor, by less than
             ``semi_hard_margin``; ``hard``: the ``hard_fraction`` most similar of the anchor (rounded down, at least
             one); ``percentile``: at or above the ``hard_negative_percentile`` of the anchor's negatives; ``none``.
-        semi_hard_margin: width of the band, in cosine.
-        hard_fraction: in (0, 1].
-        hard_negative_percentile: 0 to 100.
-        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; ``mean`` is
-            over the pairs of anchors with negatives, ``none`` (``[B]``) sums over the positives of the anchor.
+        semi_hard_margin, hard_fraction, hard_negative_percentile: in cosine; in (0, 1]; 0 to 100.
+        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; ``mean``
+            leaves out anchors without negatives, ``none`` (``[B]``) sums over the positives of the anchor.
 
     Returns:
         ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``.
@@ -51,8 +44,9 @@ class HardNegativeLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    The old ``HardNegativeMiningContrastiveLoss`` raised for a batch without negatives, which here is a zero that keeps
-    the graph; low temperatures overflowed.
+    Papers: semi-hard negatives, Schroff et al. 2015 (arXiv 1503.03832); weighting inside the denominator is akin to
+    Robinson et al. 2021 (arXiv 2010.04592), whose weights are not these. The old ``HardNegativeMiningContrastiveLoss``
+    raised for a batch without negatives, which here is a zero that keeps the graph; low temperatures overflowed.
     """
 
     def __init__(

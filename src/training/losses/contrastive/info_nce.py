@@ -67,8 +67,7 @@ class InfoNCELoss(BaseContrastiveLoss):
         require_choice("denominator", denominator, ("all", "own_positive"))
         require_choice("alignment", alignment, ("cosine", "mse"))
         require_numbers(0.0, alignment_weight=alignment_weight)
-        self.positives, self.metrics = positives, metrics
-        self.denominator: Literal["all", "own_positive"] = denominator
+        self.positives, self.denominator, self.metrics = positives, denominator, metrics
         self.alignment, self.alignment_weight = alignment, alignment_weight
 
     def forward(

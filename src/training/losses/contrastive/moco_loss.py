@@ -75,8 +75,7 @@ class MemoryQueueLoss(BaseContrastiveLoss):
                 "embed_dim is the width of the compared features: give it, or projection_dim, or both alike; "
                 f"found embed_dim={embed_dim!r}, projection_dim={projection_dim!r}"
             )
-        self.denominator: Literal["all", "own_positive"] = denominator
-        self.average, self.mask_same_id = average, mask_same_id
+        self.denominator, self.average, self.mask_same_id = denominator, average, mask_same_id
         self.vision_queue, self.text_queue = FeatureQueue(queue_size, width), FeatureQueue(queue_size, width)
 
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:

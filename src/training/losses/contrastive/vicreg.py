@@ -69,6 +69,8 @@ class VICRegLoss(BaseLoss):
     gave NaN for one row or one column, and their warm-up was always on, never ended and was not saved.
     """
 
+    shown = ("invariance_weight", "variance_weight", "covariance_weight", "eps")
+
     def __init__(
         self,
         *,
@@ -119,14 +121,12 @@ class VICRegLoss(BaseLoss):
         """The loss of two views of one batch."""
         views = split_views(z_a, z_b, split_single_input=self.split_single_input)
         a, b = (token_rows(z, self.tokens) for z in views)
-        invariance = squared_difference(a, b, centered=self.center_invariance)
-        (variance_a, covariance_a), (variance_b, covariance_b) = self._spread(a), self._spread(b)
-        share = 0.5 if self.view_reduction == "mean" else 1.0
-        terms = {"variance": share * (variance_a + variance_b), "covariance": share * (covariance_a + covariance_b)}
-        parts = {"variance_loss_a": variance_a, "variance_loss_b": variance_b}
-        return self._weighted(
-            {"invariance": invariance} | terms, **parts, covariance_loss_a=covariance_a, covariance_loss_b=covariance_b
-        )
+        terms = {"invariance": squared_difference(a, b, centered=self.center_invariance)}
+        parts: dict[str, Tensor] = {}
+        for name, of_a, of_b in zip(("variance", "covariance"), self._spread(a), self._spread(b), strict=True):
+            terms[name] = (of_a + of_b) * (0.5 if self.view_reduction == "mean" else 1.0)
+            parts |= {f"{name}_loss_a": of_a, f"{name}_loss_b": of_b}
+        return self._weighted(terms, **parts)
 
     def regularize(self, z: Tensor) -> LossOutput:
         """Variance and covariance of one set of embeddings, each counted once; there is no invariance."""
@@ -152,11 +152,6 @@ class VICRegLoss(BaseLoss):
         columns = x.shape[1]
         pairs = columns * max(columns - 1, 1) if self.covariance_norm == "pairs" else columns
         return F.relu(self.variance_threshold - (variance + self.eps).sqrt()).mean(), energy / pairs
-
-    def extra_repr(self) -> str:
-        """Configuration."""
-        shown = ("invariance_weight", "variance_weight", "covariance_weight", "eps")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in shown)
 
 
 @LossRegistry.register("adaptive_vicreg")

@@ -17,9 +17,7 @@ from alignment.encoder import Encoder
 
 LOSSES = {
     "tcc": lambda: TCCLoss(temperature=0.5, variance_weight=0.001, variance="per_frame", include_self_pairs=False),
-    "gtcc": lambda: GTCCLoss.preset(
-        "paper", num_components=2, window_fraction=0.5, fit_steps=2, temperature=0.5, variance_weight=0.001
-    ),
+    "gtcc": lambda: GTCCLoss.preset("paper", num_components=2, fit="em", temperature=0.5, variance_weight=0.001),
     "lav": lambda: LAVLoss(smoothing=1.0, contrast_weight=1.0, count_contrast="once", contrast={"near_term": "distance", "window": 4}),
     "vava": lambda: VAVALoss(transport_value="expected_cost", epsilon=0.5),
 }

@@ -196,10 +196,14 @@ def convert(
 
 
 def _breaks(source: Source, call: ast.Call, longer: int, width: int) -> bool:
-    """Whether a call on one line, in no other bracket of that line, would make it too long."""
+    """Whether a call on one line, in no other bracket of that line (nor behind a semicolon), would make it too long."""
     start, end = source.span(call)
     before = source.text[source.line_start(start) : start]
-    if call.lineno != call.end_lineno or sum(before.count(c) for c in "([{") > sum(before.count(c) for c in ")]}"):
+    if (
+        ";" in before
+        or call.lineno != call.end_lineno
+        or sum(before.count(c) for c in "([{") > sum(before.count(c) for c in ")]}")
+    ):
         return False
     length = source.line_end(end) - source.line_start(start)
     return length <= width < length + longer

@@ -169,12 +169,16 @@ class Analysis:
         self.handled: set[ast.AST] = set()
         self.string_edits: list[tuple[Symbol, Target, list[Edit], Finding]] = []
         self.interesting: set[str] = set()
+        self.looked_up: set[str] = set()
         self.self_attributes: dict[tuple[ast.AST, str], list[ast.AST]] = {}
         self.returns: dict[ast.AST, list[ast.AST]] = {}
         self.stars: list[tuple[ast.ImportFrom, str]] = []
+        self.followed: dict[str, Symbol] = {}
+        """Names by a star import of a file of the tree that re-exports them; it stays as it is."""
         self.star_uses: dict[int, dict[str, list[Use]]] = {}
         self._find_imports()
-        self.relevant = bool(self.sites or self.stars)
+        self.interesting |= set(self.followed)
+        self.relevant = bool(self.sites or self.stars or self.followed)
 
     def run(self) -> None:
         """Classify all uses. Separate from the constructor, which needs no knowledge of other files."""
@@ -240,6 +244,10 @@ class Analysis:
             if alias.name == "*":
                 if module in self.rules.in_module:
                     self.stars.append((statement, module))
+                    found = True
+                elif module in self.rules.reexported:
+                    names = self.rules.reexported[module]
+                    self.followed.update((name, symbol) for name, symbol in names.items() if name[:1] != "_")
                     found = True
                 continue
             path = f"{module}.{alias.name}"
@@ -338,6 +346,8 @@ class Analysis:
         for _, module in self.stars:
             for name, symbol in self.rules.in_module[module].items():
                 found.setdefault(name, symbol)
+        for name, symbol in self.followed.items():
+            found.setdefault(name, symbol)
         if "__getattr__" in self.scopes.module.bindings:
             found.update(self._lazy_names())
         return found
@@ -401,7 +411,8 @@ class Analysis:
             symbol = self.rules.in_module[module].get(name)
             if symbol is not None:
                 return Reference({self.rules.key(symbol): symbol})
-        return None
+        symbol = self.followed.get(name)
+        return Reference({self.rules.key(symbol): symbol}) if symbol is not None else None
 
     def _name_reference(self, bindings: Sequence[Binding], scope: Scope, seen: frozenset[int]) -> Reference | None:
         joined = Reference()
@@ -529,7 +540,9 @@ class Analysis:
         if not isinstance(node, ast.Name):
             return False
         resolved = self.scopes.resolve(node.id, self.scopes.scope_of[node])
-        return resolved is None or any(id(b.node) in self.sites for b in resolved[1])
+        if resolved is None:
+            return any(node.id in self.rules.in_module[module] for _, module in self.stars)
+        return any(id(b.node) in self.sites for b in resolved[1])
 
     def _ambiguous(self, node: ast.expr, reference: Reference) -> Iterator[Use]:
         """The expression may be one of several things: fine where it does not matter which."""
@@ -1151,18 +1164,63 @@ class Analysis:
 
     def _names_by_string(self) -> None:
         """``globals()["Name"]`` hands the class on: what is done with it is out of sight."""
-        for node in self.scopes.strings:
-            parent = self.scopes.parents.get(node)
-            namespace = parent.value if isinstance(parent, ast.Subscript) and parent.slice is node else None
-            if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute) and node in parent.args[:1]:
-                namespace = parent.func.value  # globals().get("Name")
-            if not (isinstance(namespace, ast.Call) and _called(namespace.func) in ("globals", "locals", "vars")):
+        for space, scope in self._namespaces():
+            key = self._key_of(space)
+            if key is None or self.source.skipped(getattr(key, "lineno", 0)):
                 continue
-            resolved = self.scopes.resolve(str(node.value), self.scopes.scope_of[node])
-            reference = self._name_reference(resolved[1], resolved[0], frozenset()) if resolved else None
-            for symbol in reference.symbols.values() if reference else ():
-                if self.rules.arguments_change(symbol):
-                    self.block(symbol, node, "TL034", f"{symbol.name} is looked up by its name; calls are out of sight")
+            names = self._names_of(key, scope)
+            self.looked_up |= names
+            for name in sorted(names):
+                reference = self._name_reference(scope.bindings[name], scope, frozenset())
+                for symbol in reference.symbols.values() if reference else ():
+                    if self.rules.arguments_change(symbol):
+                        message = f"{symbol.name} is looked up by its name; calls are out of sight"
+                        self.block(symbol, space, "TL034", message)
+
+    def _namespaces(self) -> Iterator[tuple[ast.expr, Scope]]:
+        """Expressions that stand for all names of a scope: ``globals()``, ``sys.modules[__name__]``."""
+        for node, scope in self.scopes.scope_of.items():
+            if isinstance(node, ast.Call) and not node.args:
+                called = _called(node.func)
+                if called == "globals":
+                    yield node, self.scopes.module
+                elif called in ("locals", "vars"):
+                    yield node, scope
+        for name in self.scopes.names:
+            parent = self.scopes.parents.get(name)
+            if name.id == "__name__" and isinstance(parent, ast.Subscript) and _called(parent.value) == "modules":
+                yield parent, self.scopes.module
+
+    def _key_of(self, space: ast.expr) -> ast.expr | None:
+        """The name that is read from a namespace."""
+        parent = self.scopes.parents.get(space)
+        if isinstance(parent, ast.Subscript) and parent.value is space and isinstance(parent.ctx, ast.Load):
+            return parent.slice
+        if isinstance(parent, ast.Call) and space in parent.args[:1]:
+            if _called(parent.func) == "getattr" and len(parent.args) > 1:
+                return parent.args[1]
+            return self._key_of(parent) if _called(parent.func) == "vars" else None
+        if not isinstance(parent, ast.Attribute):
+            return None
+        call = self.scopes.parents.get(parent)
+        if parent.attr == "__dict__":
+            return self._key_of(parent)
+        if parent.attr in ("get", "pop", "__getitem__") and isinstance(call, ast.Call) and call.func is parent:
+            return call.args[0] if call.args else None
+        whole = isinstance(space, ast.Subscript) and isinstance(parent.ctx, ast.Load)
+        return ast.copy_location(ast.Constant(parent.attr), parent) if whole else None
+
+    def _names_of(self, key: ast.expr, scope: Scope) -> set[str]:
+        """Names in ``scope`` that ``key`` may be: one, or all that begin as it does."""
+        first = key
+        if isinstance(key, ast.JoinedStr) and key.values:
+            first = key.values[0]
+        elif isinstance(key, ast.BinOp):
+            first = key.left
+        begin = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+        names = self.interesting.intersection(scope.bindings)
+        whole = first is key and begin
+        return {name for name in names if (name == begin if whole else name.startswith(begin))}
 
     def _provided(self, name: ast.Name, path: str) -> bool:
         """Whether another `import a.b` binds what ``path`` needs."""

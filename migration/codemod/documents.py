@@ -28,6 +28,9 @@ _DIRECTIVE = re.compile(
 _PROMPT = re.compile(r"[ \t>]*(?:>>>|\.\.\.)(?: |$)")
 _CELL_MAGIC = re.compile(r"\s*%%(\w+)")
 _PYTHON_MAGICS = {"time", "timeit", "capture", "prun", "python", "python3"}
+_LINE_MAGIC = re.compile(r"\s*(%{1,2}(?:time|timeit|prun)\b(?: +-\w+(?: *[\d.]+)?)*) +(?=[^\s#-])")
+_ASSIGNED = re.compile(r"(\s*[\w.,\[\]\"' ]+=\s*)[!%](?=.)")
+_MAGIC = re.compile(r"\s*(?:%{1,2}\w|!|\?|[\w.]+\?+\s*$)")
 
 
 @dataclass
@@ -120,19 +123,27 @@ def _render(node: Node, text: str, file_text: str) -> str:
 
 
 def _without_magics(text: str) -> str:
-    """The cell with IPython's lines commented out, character for character."""
+    """The cell as Python of the same length: IPython's lines are numbers with a comment, what they time is code."""
+    if parses(text):
+        return text
     magic = _CELL_MAGIC.match(text)
     if magic and magic.group(1) not in _PYTHON_MAGICS:
         return _blank(text)
-    out = []
-    for line in text.splitlines(keepends=True):
-        stripped = line.lstrip()
-        if stripped.startswith(("%", "!", "?")) or re.match(r"[\w.]+\?+\s*$", stripped):
-            indent = len(line) - len(stripped)
-            out.append(line[:indent] + "#" + line[indent + 1 :])
-        else:
-            out.append(line)
-    return "".join(out)
+    return "".join(_without_magic(line) for line in text.splitlines(keepends=True))
+
+
+def _without_magic(line: str) -> str:
+    timed = _LINE_MAGIC.match(line)
+    if timed and parses(line[timed.end() :].strip()):
+        return line[: timed.start(1)] + "0;" + " " * (timed.end() - timed.start(1) - 2) + line[timed.end() :]
+    assigned = _ASSIGNED.match(line)
+    if assigned:
+        return line[: assigned.end(1)] + "0#" + line[assigned.end(1) + 2 :]
+    if not _MAGIC.match(line):
+        return line
+    body = line.strip()
+    at = line.index(body)
+    return line[:at] + ("0#" + body[2:] if len(body) > 1 else "0") + line[at + len(body) :]
 
 
 def notebook(text: str) -> Part:

@@ -283,12 +283,14 @@ class Project:
             if not grown:
                 return
             if names:
-                pattern = re.compile("|".join(rf"\b{re.escape(n)}\b" for n in sorted(names)).encode())
+                words = "|".join(map(re.escape, sorted(names)))
+                pattern = re.compile(rf"\b(?:{words})\b|import[ \t(\\]*\*".encode())
                 for path in self.python_files:
                     if path not in self.modules and path not in broken:
                         self._file(path, "python", pattern)
             for module in self.modules.values():
-                if module.part is None and names & set(re.findall(r"\w+", module.source.text)):
+                stars = any(scope.stars for scope in module.analysis.scopes.all_scopes())
+                if module.part is None and (stars or names & set(re.findall(r"\w+", module.source.text))):
                     module.analysis = self._analysis(module.source, module.tree, module.packages, module.modules)
 
     def _own_modules(self) -> None:

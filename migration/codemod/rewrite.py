@@ -283,7 +283,7 @@ class Rewriter:
                 return True
             if any(site.alias.asname == site.alias.name for site in sites):
                 return True
-        if any(local in s.outer for s in self.scopes.all_scopes()):
+        if local in self.analysis.looked_up or any(local in s.outer for s in self.scopes.all_scopes()):
             return True
         pattern = re.compile(rf"(?:[\w.]*\.)?{re.escape(local)}\Z")
         return any(
@@ -517,7 +517,8 @@ class Rewriter:
                     return
                 meant[use.node] = targets
                 every.update({t.path: t for t in targets})
-            if any(str(n.value) == name for n in self.scopes.strings) and len(every) == 1:
+            quoted = name in self.analysis.looked_up or any(str(n.value) == name for n in self.scopes.strings)
+            if quoted and len(every) == 1:
                 names = dict.fromkeys(every, name)
             elif all(self.local_for(t, t.name) or t.name == name for t in every.values()):
                 names = {path: t.name for path, t in every.items()}
@@ -624,6 +625,12 @@ class Rewriter:
             if isinstance(other, ast.Constant) and isinstance(other.value, str) and other.value in names:
                 symbol = names[other.value]
                 if self.context.blocked(symbol):
+                    return
+                exported = "__getattr__" in self.scopes.module.bindings or self._resolved(node)
+                if not exported and self.rules.arguments_change(symbol):
+                    self.block(
+                        symbol, node, "TL040", f"{other.value}: what imports it by this table, and how is it called?"
+                    )
                     return
                 targets = self.context.targets(symbol)
                 as_key = isinstance(parent, ast.Dict)

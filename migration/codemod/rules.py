@@ -41,6 +41,7 @@ class Rules:
     foreign: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.reexported: dict[str, dict[str, Symbol]] = {}
         self.by_path: dict[str, Symbol] = {
             path: symbol for path, symbol in self.catalog.by_path.items() if self.wanted(symbol)
         }
@@ -80,7 +81,9 @@ class Rules:
         if path in self.by_path or path in self.reexports:
             return False
         self.reexports[path] = symbol
-        self._add_prefixes(path.rpartition(".")[0])
+        module, _, name = path.rpartition(".")
+        self.reexported.setdefault(module, {})[name] = symbol
+        self._add_prefixes(module)
         return True
 
     def key(self, symbol: Symbol) -> str:

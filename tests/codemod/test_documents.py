@@ -59,6 +59,36 @@ def test_notebook_cell_by_cell(layout: dict[str, Any]) -> None:
     assert new == json.dumps(expected, **layout) + "\n"
 
 
+def test_notebook_magics() -> None:
+    lines = [
+        "from src.training.losses import VICRegLoss, MemoryQueueContrastiveLoss\n",
+        "if True:\n",
+        "    !ls\n",
+        "    %timeit -n 10 VICRegLoss(1.0)\n",
+        "files = !ls *.py\n",
+        "a.b = %env HOME\n",
+        "%time loss = MemoryQueueContrastiveLoss(dim=3)\n",
+        "%run -i script.py --loss=VICRegLoss\n",
+        "VICRegLoss?\n",
+        "text = ('%d'\n",
+        "        % 3)\n",
+        "?",
+    ]
+    new, outcome = rewritten(json.dumps(book(cell(*lines))), "a.ipynb", "notebook")
+    assert not codes(outcome, "error")
+    after = json.loads(new)["cells"][0]["source"]
+    assert "    %timeit -n 10 VICRegLoss(invariance_weight=1.0, center_invariance=True)\n" in after
+    assert "%time loss = MemoryQueueLoss(dim=3)\n" in after
+    assert set(after) >= {*lines[1:3], *lines[4:6], *lines[7:]}
+    long = "%timeit CLIPStyleLoss('" + 70 * "x" + "')"  # a magic is one line
+    code = cell("from src.training.losses.clip_style_loss import CLIPStyleLoss\n", long)
+    assert json.loads(rewritten(json.dumps(book(code)), "a.ipynb", "notebook")[0])["cells"][0]["source"][1:] == [
+        "%timeit CLIPLoss(temperature='" + 70 * "x" + "', metrics=True)"
+    ]
+    timed = json.dumps(book(cell("%%timeit VICRegLoss(1.0)\n", "from src.training.losses import VICRegLoss")))
+    assert "VICRegLoss(invariance_weight=1.0" in rewritten(timed, "a.ipynb", "notebook")[0]
+
+
 def test_notebook_source_as_one_string() -> None:
     one = cell()
     one["source"] = "from src.training.losses import VICRegLoss\nx = 1"

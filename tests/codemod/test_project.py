@@ -114,6 +114,36 @@ def test_reexports_are_followed_through_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("two", "three"),
+    [
+        ("from one import *\n", "from two import *\n"),
+        ("from one import *\n", "from two import CLIPStyleLoss\n"),
+        ("from .one import *\n", "def f():\n    pass\nfrom .two import (\n    CLIPStyleLoss,\n)\n"),
+        ("from one import CLIPStyleLoss\n", "from two import *\n"),
+    ],
+)
+def test_stars_are_followed_through_three_files(tmp_path: Path, two: str, three: str) -> None:
+    old = "from src.training.losses.clip_style_loss import CLIPStyleLoss\n"
+    use = "loss = CLIPStyleLoss(0.1)\n"
+    files = {"app/one.py": old, "app/two.py": two, "app/three.py": three + use}
+    after, _ = run(tmp_path, files)
+    assert after["app/one.py"] == "from training.losses.contrastive.clip_loss import CLIPLoss as CLIPStyleLoss\n"
+    assert after["app/two.py"] == two
+    assert after["app/three.py"] == three + "loss = CLIPStyleLoss(temperature=0.1, metrics=True)\n"
+
+
+def test_a_star_of_an_old_module_that_others_import_is_left(tmp_path: Path) -> None:
+    files = {
+        "one.py": "from src.training.losses.clip_style_loss import *\nCLIPStyleLoss()\n",
+        "two.py": "from one import *\n",
+        "three.py": "from two import *\nCLIPStyleLoss(0.1)\n",
+    }
+    after, outcome = run(tmp_path, files)
+    assert after == files
+    assert codes(outcome, "left") == {"TL038"}
+
+
+@pytest.mark.parametrize(
     "other",
     [
         "from app.one import CLIPStyleLoss\n",

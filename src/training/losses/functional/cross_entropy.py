@@ -29,11 +29,11 @@ def reduce(loss: Tensor, reduction: str, num_valid: Tensor | int | None = None) 
     """
     if reduction == "none":
         return loss
+    if reduction == "mean" and num_valid is None and loss.numel():
+        return loss.mean()
     total = loss.sum()
-    if reduction == "sum":
+    if reduction == "sum" or num_valid is None:
         return total
-    if num_valid is None:
-        return total / max(loss.numel(), 1)
     if isinstance(num_valid, Tensor):
         return total / num_valid.to(total.dtype).clamp(min=1)
     return total / max(num_valid, 1)
@@ -50,41 +50,20 @@ def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:
     return targets * (1.0 - smoothing) + smoothing / max(targets.shape[-1], 1) if smoothing else targets
 
 
-def _clear_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """A copy of ``x`` that is zero in ``rows`` (boolean ``[N]``), whatever was there.
-
-    For rows whose gradient is zero anyway: the way back needs no mask. Bits are cleared, because to broadcast a mask
-    takes five times as long.
-    """
-    x = x.clone()
-    with torch.no_grad():
-        bits = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32)
-        bits.bitwise_and_((rows.to(bits.dtype) - 1)[:, None])
-    return x
-
-
 def class_cross_entropy(
-    logits: Tensor, targets: Tensor, ignored: Tensor, *, smoothing: float = 0.0, class_weights: Tensor | None = None
+    logits: Tensor, targets: Tensor, weights: Tensor | None = None, *, ignore_index: int = -100, smoothing: float = 0.0
 ) -> Tensor:
     """``-sum_c a_c q_c log softmax(logits)_c`` per row, with ``q = (1 - s) onehot(target) + s / C``.
 
-    Args:
-        logits: ``[N, C]``.
-        targets: class indices ``[N]``.
-        ignored: boolean ``[N]``: rows that give zero, and no gradient even if their logits are not finite.
-        smoothing: ``s``.
-        class_weights: ``a``, ``[C]``; default: 1.
+    ``logits`` are ``[N, C]``, ``targets`` ``[N]``, ``weights`` is ``a`` (default: 1), ``smoothing`` ``s``. Rows of
+    target ``ignore_index`` give zero, and no gradient even if their logits are not finite.
     """
-    log_p = F.log_softmax(_clear_rows(upcast(logits), ignored), dim=1)
-    targets = targets.masked_fill(ignored, 0)
-    weights = None if class_weights is None else class_weights.to(log_p.dtype)
-    if smoothing:
-        share = smoothing / log_p.shape[1]
-        minus_q = torch.full_like(log_p.detach(), -share).scatter_(1, targets[:, None], smoothing - 1.0 - share)
-        costs = ((minus_q if weights is None else minus_q * weights) * log_p).sum(dim=1)
-    else:
-        costs = F.nll_loss(log_p, targets, weight=weights, reduction="none")
-    return costs.masked_fill(ignored, 0.0)
+    x = upcast(logits).clone(memory_format=torch.contiguous_format)
+    # ignored rows are cleared bit by bit: 0 times NaN is NaN, and to broadcast a boolean mask takes ten times as long
+    bits = x.detach().view(torch.int64 if x.dtype == torch.float64 else torch.int32)
+    bits.bitwise_and_((targets != ignore_index).to(bits.dtype).neg_().unsqueeze(1))
+    weights = None if weights is None else weights.to(x.dtype)
+    return F.cross_entropy(x, targets, weights, ignore_index=ignore_index, reduction="none", label_smoothing=smoothing)
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

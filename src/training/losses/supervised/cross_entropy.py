@@ -26,8 +26,7 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
         label_smoothing: ``s`` in [0, 1).
         class_weights: ``a``, one non-negative number per class; a buffer.
         ignore_index: target of elements that count nothing.
-        mean_over: what ``mean`` divides by: ``weights`` (as torch), or ``elements``, the number of all targets, the
-            ignored ones included.
+        mean_over: what ``mean`` divides by: ``weights`` (as torch), or ``elements``, all targets, also ignored ones.
         reduction: ``mean``, ``sum`` or ``none`` (the shape of ``target``).
 
     Shapes: ``logits`` ``[N, C]`` or ``[N, C, d1, ...]``; ``target`` int64 ``[N]`` or ``[N, d1, ...]``;
@@ -42,8 +41,7 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
     Paper: label smoothing, Szegedy et al. 2016, arXiv 1512.00567.
 
     Differs from the old ``CrossEntropyLoss``: class weights count also with smoothing; the mean is weighted as in
-    torch; the class axis is always axis 1; ignored elements neither crash nor dilute; targets are smoothed in the
-    dtype of the logits (float32 before).
+    torch; the class axis is always axis 1; ignored elements neither crash nor dilute.
     """
 
     def __init__(
@@ -63,21 +61,19 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
 
     def forward(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch."""
-        if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
-            raise ValueError(
-                "logits must be [N, C, ...] and target [N, ...] without the class axis, "
-                f"found {list(logits.shape)} and {list(target.shape)}"
-            )
+        shape = target.shape
+        if logits.dim() < 2 or shape != logits.shape[:1] + logits.shape[2:]:
+            found = f"{list(logits.shape)} and {list(shape)}"
+            raise ValueError(f"logits must be [N, C, ...] and target [N, ...] without the class axis, found {found}")
         if sample_weight is not None:
-            if sample_weight.shape not in (target.shape, target.shape[:1]):
-                raise ValueError(
-                    f"sample_weight must be {list(target.shape)} or {list(target.shape[:1])}, "
-                    f"found {list(sample_weight.shape)}"
-                )
+            if sample_weight.shape not in (shape, shape[:1]):
+                found = f"{list(sample_weight.shape)}"
+                raise ValueError(f"sample_weight must be {list(shape)} or {list(shape[:1])}, found {found}")
             ones = (1,) * (target.dim() - sample_weight.dim())
-            sample_weight = sample_weight.view(sample_weight.shape + ones).expand_as(target).flatten()
-        rows = logits if logits.dim() == 2 else logits.movedim(1, -1).flatten(0, -2)
+            sample_weight = sample_weight.view(sample_weight.shape + ones).expand(shape).flatten()
+        if target.dim() > 1:
+            logits, target = logits.movedim(1, -1).flatten(0, -2), target.flatten()
         if self.mean_over == "weights" and self.reduction == "mean":
-            return self.weighted_cross_entropy(rows, target.flatten(), sample_weight)
-        loss = self.cross_entropy_rows(rows, target.flatten(), sample_weight)
-        return self.apply_reduction(loss.view_as(target))
+            return self.weighted_cross_entropy(logits, target, sample_weight)
+        loss = self.apply_reduction(self.cross_entropy_rows(logits, target, sample_weight))
+        return loss.view(shape) if self.reduction == "none" else loss

@@ -81,7 +81,7 @@ class VAVALoss(PresetMixin):
     Paper: Liu et al. 2022 (arXiv 2111.09301), in the reading of Donahue and Elhamifar 2024 as corrected later. The
     first term is a constant there; ``transport_value="expected_cost"`` gives the paper's ``<T, D>`` with its envelope
     gradient. ``VAVALoss.preset("gtcc_authors")`` is the first public version of that reading (compounding weights,
-    wider prior).
+    wider prior); ``restored`` and ``gtcc_repository`` are the defaults.
 
     Args:
         sinkhorn_iterations: at least 1.
@@ -119,6 +119,7 @@ class VAVALoss(PresetMixin):
     """
 
     PRESETS = {
+        "restored": {},
         "gtcc_authors": {
             "step_schedule": "linear",
             "kl_form": "shifted",

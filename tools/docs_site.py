@@ -19,6 +19,11 @@ from pathlib import Path
 
 import yaml
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 from migration.catalog import builtin_catalog
 from training.losses import LossRegistry
 from training.losses._public import PUBLIC
@@ -32,27 +37,30 @@ SYSTEMS = {
     "triangulate": "Perceptual and balancing",
 }
 REPORT = ROOT / "parity-report"
+COSTS = (
+    "Costs are orders of magnitude: multiplications of a forward and a backward pass, and numbers held in between, "
+    "for B rows, D wide. Measured times and memory, old against new: see the benchmarks and the parity report."
+)
 MODULES = ["base", "functional", "loss_registry", "config"]
 
 
 def sections(docstring: str) -> dict[str, str]:
-    """First sentence, first formula and paper of a class docstring."""
+    """First paragraph, first formula and paper of a class docstring."""
     text = inspect.cleandoc(docstring)
     formula = re.search(r"::\n\n((?:    .+\n?|\n)+)", text)
     paper = re.search(r"^Papers?: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-    cost = re.search(r"^(?:Cost|Memory)[^:\n]*: (.+?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
     return {
         "what": text.split("\n\n")[0].replace("\n", " "),
         "formula": inspect.cleandoc(formula.group(1)).strip() if formula else "",
         "paper": paper.group(1).replace("\n", " ") if paper else "",
-        "cost": cost.group(1).replace("\n", " ") if cost else "",
     }
 
 
 def gallery() -> str:
     """One entry per registered loss: what for, formula, cost, paper, old names."""
     catalog = builtin_catalog()
-    parts = ["# Gallery of losses", ""]
+    known = tomllib.loads((ROOT / "tools" / "gallery.toml").read_text(encoding="utf-8"))
+    parts = ["# Gallery of losses", "", COSTS, ""]
     family = ""
     for name in sorted(LossRegistry.available(), key=lambda n: (LossRegistry.get(n).__module__, n)):
         loss = LossRegistry.get(name)
@@ -63,10 +71,9 @@ def gallery() -> str:
         about = sections(loss.__doc__ or "")
         old = dict.fromkeys(s.old for s, c in catalog.of_successor(f"{loss.__module__}.{loss.__qualname__}"))
         parts += [f"### [{loss.__name__}]({name}.md)", "", about["what"], ""]
-        if about["formula"]:
-            parts += ["```text", about["formula"], "```", ""]
+        parts += ["```text", about["formula"] or known["formula"][name], "```", ""]
         parts += [f"* Registry name: `{name}`"]
-        parts += [f"* {label}: {about[key]}" for label, key in (("Cost", "cost"), ("Paper", "paper")) if about[key]]
+        parts += [f"* Cost: {known['cost'][name]}", f"* Paper: {about['paper'] or 'none'}"]
         parts += [f"* Old names: {', '.join(f'`{o}`' for o in old) or 'none, it is new'}", ""]
     return "\n".join(parts)
 
@@ -86,8 +93,9 @@ def api_pages(folder: Path) -> list[dict[str, str]]:
 def navigation(docs: Path, api: list[dict[str, str]]) -> list[object]:
     """The tree on the left."""
 
-    def pages(pattern: str) -> list[object]:
-        return [str(p.relative_to(docs)) for p in sorted(docs.glob(pattern)) if p.name != "index.md"]
+    def pages(*patterns: str) -> list[object]:
+        found = [path for pattern in patterns for path in sorted(docs.glob(pattern))]
+        return [str(path.relative_to(docs)) for path in found if path.name != "index.md"]
 
     systems: list[object] = [
         {title: f"guide/{name}.md"} for name, title in SYSTEMS.items() if (docs / "guide" / f"{name}.md").exists()
@@ -95,13 +103,7 @@ def navigation(docs: Path, api: list[dict[str, str]]) -> list[object]:
     nav: list[object] = [{"Start here": "index.md"}, {"Migration guide": "LOSS_MIGRATION_GUIDE.md"}]
     nav.append({"Losses": [{"Gallery": "losses/index.md"}, *pages("losses/*.md")]})
     nav.append({"By system": systems})
-    for title, pattern in (("Codemod", "codemod/*.md"), ("Benchmarks", "benchmarks/*.md")):
-        entries = pages(pattern)
-        index = pattern.replace("*", "index")
-        if (docs / index).exists():
-            entries.insert(0, index)
-        if entries:
-            nav.append({title: entries})
+    nav += [{"Codemod": pages("codemod/*.md")}, {"Benchmarks": pages("benchmarks*.md", "benchmarks/*.md")}]
     nav += [{"Parity report": "report.md"}, {"API": api}]
     return nav
 

@@ -19,8 +19,8 @@ __all__ = ["HybridPretrainVICRegLoss"]
 class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     """Symmetric InfoNCE first, VICReg once the two modalities are aligned.
 
-    Use it where VICReg alone does not get started on two encoders that know nothing of each other. Call
-    ``update_step(step, total_steps)`` after every optimiser step: only there the phase moves. No paper.
+    Use it where VICReg alone does not get started on two unrelated encoders. No paper. The phase moves only in
+    ``update_step(step, total_steps)``: call it after every optimiser step.
 
     With cosines ``c_ij``, the alignment gap ``g = mean_i c_ii - mean_ij c_ij`` and progress ``p``::
 
@@ -34,15 +34,13 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         invariance_weight, variance_weight, covariance_weight, eps, center_invariance, warmup, warmup_epochs,
             num_epochs: of the VICReg part, see ``VICRegLoss``.
         temperature: ``t`` of the InfoNCE part.
-        pretrain_steps: deadline of the first phase; default: none, only the threshold counts.
-        alignment_threshold: gap that starts the hand-over; ``None``: only the deadline counts.
+        pretrain_steps, alignment_threshold: deadline of the first phase, gap that ends it; one of them may be ``None``.
         gap_momentum: ``g`` is averaged over forward passes in training mode with this momentum; 0: the last one alone.
         transition_steps: length of the hand-over; 0 switches at once.
         input_dim, projection_dim: widths of the features and behind the heads ``vision_head`` (of ``z_a``) and
             ``text_head`` (of ``z_b``). Default: no heads. Give their ``parameters()`` to the optimiser.
         normalize_input: scale rows to unit length before the heads.
-        project_vicreg: let VICReg and the gap see what the heads give, so that both phases shape one space. ``False``:
-            they see the features themselves.
+        project_vicreg: VICReg and the gap see what the heads give (one space for both phases), not the features.
         metrics: report accuracies and recalls as well.
 
     Shapes: ``z_a``, ``z_b`` ``[B, D]`` with ``B >= 2``; ``match_ids``: one id per row.
@@ -54,8 +52,7 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         parts and weights of ``VICRegLoss``; with ``metrics`` those of ``CLIPLoss``. All but ``loss`` are detached.
 
     Raises:
-        ValueError: an argument out of range, unequal shapes, fewer than two rows, ids that do not fit, or neither a
-            deadline nor a threshold.
+        ValueError: an argument out of range, unfit shapes or ids, one row only, neither deadline nor threshold.
 
     The old class ignored the deadline when it had a threshold, compared in two spaces, rebuilt its heads, drew one
     positive, returned other keys in each phase, could run backwards, and did not save its phase.

@@ -19,8 +19,7 @@ __all__ = ["InfoNCELoss"]
 class InfoNCELoss(BaseContrastiveLoss):
     """Symmetric InfoNCE plus a weighted distance of matched pairs.
 
-    For small models and debugging, where the alignment term gives a gradient before the contrast does. Without it and
-    with the defaults this is ``CLIPLoss``.
+    For small models and debugging: the alignment term gives a gradient before the contrast does. Default: ``CLIPLoss``.
 
     With cosines ``c_ij`` of image ``i`` and text ``j``, temperature ``t``, positives ``P_i`` (equal ids), rows ``v_i``,
     ``t_p`` of unit length and width ``D`` (the squared error is ``2 / D`` of the cosine distance)::
@@ -30,13 +29,10 @@ class InfoNCELoss(BaseContrastiveLoss):
         d_i  = mean_{p in P_i} (1 - c_ip)          cosine;  mean_{p in P_i} |v_i - t_p|^2 / D  for alignment="mse"
         loss = (mean_i l_i + the same over the columns) / 2 + alignment_weight mean_i d_i
 
-    Paper: van den Oord et al. 2018 (arXiv 1807.03748).
-
     Args:
         positives: ``all``, or ``random``: one positive per row, column and distance, drawn anew in each call.
         denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.
-        alignment: ``cosine`` or ``mse``.
-        alignment_weight: at least 0.
+        alignment, alignment_weight: ``cosine`` or ``mse``; at least 0.
         metrics: report accuracy and similarities as well.
         options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``.
 
@@ -48,8 +44,8 @@ class InfoNCELoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    The old ``SimpleContrastiveLoss`` is ``alignment="mse", alignment_weight=0.5`` with one positive drawn from the
-    global generator; a term like its ``decor_loss`` is added by ``WeightedSumLoss``.
+    Paper: van den Oord et al. 2018 (arXiv 1807.03748). The old ``SimpleContrastiveLoss`` is ``alignment="mse",
+    alignment_weight=0.5`` with positives drawn globally; ``WeightedSumLoss`` adds a term like its ``decor_loss``.
     """
 
     def __init__(
@@ -95,9 +91,10 @@ class InfoNCELoss(BaseContrastiveLoss):
         alignment = self.apply_reduction((distance * chosen).sum(dim=1))
         entries = self.two_way_output(rows, columns, temperature=logits.new_ones(()) * self.temperature)
         contrast = entries.pop("loss")
-        metrics = self.measure(similarity, positive) if self.metrics else {}
-        loss = contrast + self.alignment_weight * alignment
-        return self.output(loss, infonce=contrast, alignment=alignment, **entries, **metrics)
+        entries |= self.measure(similarity, positive) if self.metrics else {}
+        return self.output(
+            contrast + self.alignment_weight * alignment, infonce=contrast, alignment=alignment, **entries
+        )
 
     def _choose(self, positive: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.positives == "all":

@@ -31,12 +31,9 @@ class MoCoLoss(BaseContrastiveLoss):
     ``in_batch_negatives``. ``loss`` is the mean over ``i``, and over both directions if ``symmetric``. Afterwards, in
     train mode only, the keys replace the oldest entries. Without any negative the loss is a zero that keeps the graph.
 
-    Paper: He et al. 2020 (arXiv 1911.05722).
-
     Args:
         embed_dim, queue_size: width of queries and keys, and entries per queue.
-        temperature: ``t``, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / t)``, clamped to a scale of 100.
+        temperature, learnable_temperature: ``t``, greater than 0; learn ``log(1 / t)``, clamped to a scale of 100.
         symmetric: both directions; otherwise vision to text only, without a vision queue.
         in_batch_negatives: the other keys of the batch are negatives too.
         mask_same_id: keys of the query's own id (in the queue and in the batch) are no negatives.
@@ -53,8 +50,8 @@ class MoCoLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or features that are no ``[B, embed_dim]`` batches of one shape.
 
-    The old ``EMAMoCoLoss`` owned the key encoders, could not run as constructed, queued keys before their own loss,
-    counted random entries, and changed its state in evaluation.
+    Paper: He et al. 2020 (arXiv 1911.05722). The old ``EMAMoCoLoss`` owned the key encoders, could not run as
+    constructed, queued keys before their own loss, counted random entries, and changed its state in evaluation.
     """
 
     def __init__(
@@ -85,12 +82,9 @@ class MoCoLoss(BaseContrastiveLoss):
         text_keys: Tensor,
         match_ids: Ids | None = None,
     ) -> LossOutput:
-        """The loss of one batch; in train mode the queues take up its keys.
+        """The loss of queries and keys ``[B, D]`` (keys get no gradient); in train mode the queues take up the keys.
 
-        Args:
-            vision_features, text_features: queries ``[B, D]``, with gradient.
-            vision_keys, text_keys: ``[B, D]`` from the momentum encoders; they get no gradient.
-            match_ids: one id per pair, integers (tensor or list) or strings; keys are stored under them.
+        ``match_ids``: one id per pair, integers (tensor or list) or strings; keys are stored under them.
         """
         features = {"vision_features": vision_features, "text_features": text_features}
         require_features(**features, vision_keys=vision_keys, text_keys=text_keys)

@@ -19,9 +19,8 @@ __all__ = ["MemoryQueueLoss"]
 class MemoryQueueLoss(BaseContrastiveLoss):
     """Symmetric InfoNCE whose negatives are the batch and a queue of past features of the other modality.
 
-    For small batches: the queue gives thousands of negatives at the price of ``queue_size x embed_dim`` numbers per
-    modality. The entries are up to ``queue_size / B`` steps old, which hurts while the encoder changes quickly; with
-    keys of a momentum encoder use ``MoCoLoss``.
+    For small batches: thousands of negatives for ``queue_size x embed_dim`` numbers per modality. Entries are up to
+    ``queue_size / B`` steps old, which hurts while encoders change quickly; with momentum encoders use ``MoCoLoss``.
 
     With cosines ``c_ij`` of image ``i`` and text ``j``, ``s = c / t``, queue similarities ``a_iq``, positives
     ``P_i = {j : id_j = id_i}`` (just ``i`` without ids), ``Q_i`` the filled entries that have another id::
@@ -33,14 +32,11 @@ class MemoryQueueLoss(BaseContrastiveLoss):
 
     After the loss, in train mode only, the features of the batch replace the oldest entries.
 
-    Paper: the queue is that of MoCo, He et al. 2020 (arXiv 1911.05722), without its momentum encoder.
-
     Args:
-        embed_dim: width of the features (behind the heads); default: ``projection_dim``.
-        queue_size: entries per modality.
+        embed_dim, queue_size: width behind the heads (default: ``projection_dim``), and entries per modality.
         denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.
-        average: ``anchors`` (as above), or ``pairs``: ``sum`` over the positives instead of their mean, and the mean
-            divides by the number of positive pairs, so that a sample with many positives weighs more.
+        average: ``anchors`` (as above), or ``pairs``: the mean over all positive pairs, in which samples with many of
+            them weigh more (``sum`` and ``none`` add the positives of a sample).
         mask_same_id: entries of the query's own id are no negatives.
         options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``.
 
@@ -51,8 +47,8 @@ class MemoryQueueLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, inputs that ``match_pairs`` rejects, or of another width than the queue.
 
-    The old ``MemoryQueueContrastiveLoss`` began with random entries, scaled their logits, and took up evaluation
-    batches; the bank of the old ``ContrastiveLoss`` was never filled.
+    Paper: the queue of He et al. 2020 (arXiv 1911.05722). The old ``MemoryQueueContrastiveLoss`` began with random
+    entries, scaled their logits, and took up evaluation batches; the bank of the old ``ContrastiveLoss`` stayed empty.
     """
 
     def __init__(
@@ -71,10 +67,8 @@ class MemoryQueueLoss(BaseContrastiveLoss):
         projection_dim = options.get("projection_dim")
         width = projection_dim if embed_dim is None else embed_dim
         if width is None or (projection_dim is not None and width != projection_dim):
-            raise ValueError(
-                "embed_dim is the width of the compared features: give it, or projection_dim, or both alike; "
-                f"found embed_dim={embed_dim!r}, projection_dim={projection_dim!r}"
-            )
+            found = f"embed_dim={embed_dim!r}, projection_dim={projection_dim!r}"
+            raise ValueError(f"embed_dim is the width of the features behind the heads, found {found}")
         self.denominator, self.average, self.mask_same_id = denominator, average, mask_same_id
         self.vision_queue, self.text_queue = FeatureQueue(queue_size, width), FeatureQueue(queue_size, width)
 

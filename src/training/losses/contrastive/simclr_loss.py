@@ -23,8 +23,6 @@ class SimCLRLoss(BaseContrastiveLoss):
 
         l_i  = -c_{i,p(i)} / t + log sum_{k != i} exp(c_ik / t);   loss = mean_i l_i
 
-    Paper: Chen et al. 2020 (arXiv 2002.05709; there ``t = 0.5`` for small models, 0.1 for large ones).
-
     Args:
         metrics: report accuracy and similarities as well.
         options: ``temperature`` (``t``), heads, normalisation and ``reduction`` (over the ``2B`` rows; ``none`` gives
@@ -39,8 +37,8 @@ class SimCLRLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs of different shapes, empty, or with fewer than two dimensions.
 
-    The old ``ContrastiveLoss(loss_type="nt_xent")`` reported metrics of an InfoNCE beside it, the ``NTXentLoss`` of
-    hjepa infinite or scaled ones.
+    Paper: Chen et al. 2020 (arXiv 2002.05709; there ``t = 0.5`` for small models, 0.1 for large ones). The old
+    ``ContrastiveLoss(loss_type="nt_xent")`` reported metrics of an InfoNCE, ``NTXentLoss`` infinite or scaled ones.
     """
 
     def __init__(self, *, metrics: bool = False, **options: Unpack[ContrastiveOptions]) -> None:

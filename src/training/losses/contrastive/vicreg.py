@@ -22,8 +22,7 @@ __all__ = ["AdaptiveVICRegLoss", "VICRegLoss"]
 class VICRegLoss(BaseLoss):
     """VICReg: two views agree, every dimension keeps its spread, dimensions stay uncorrelated.
 
-    Use it for self-supervised learning without negatives, or beside a prediction loss against collapse. It works with
-    small batches, but the moments are those of the batch: some 64 rows or more.
+    For self-supervised learning without negatives, or against collapse of a prediction loss; with 64 rows or more.
 
     With rows ``a_i, b_i`` (``i = 1..n``, ``d`` columns), ``Var`` and ``Cov`` unbiased, ``f`` the warm-up (else 1)::
 
@@ -32,29 +31,26 @@ class VICRegLoss(BaseLoss):
         K(x) = 1/d sum_{k != l} Cov(x)_kl^2
         loss = w_I I + f w_V (V(a) + V(b)) + f w_C (K(a) + K(b))
 
-    The paper sums ``I`` over the columns; its released code takes the mean, as here. That code also halves
-    ``V(a) + V(b)``: halve ``variance_weight`` to follow it.
+    The paper sums ``I`` over the columns; its code takes the mean, as here, and halves ``V(a) + V(b)``, unlike here.
 
-    Memory: ``K`` needs the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares). Each view holds one
-    until the backward pass, and nothing else beside the inputs; see ``chunk_size`` and ``checkpoint``.
+    ``K`` needs the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares). Each view holds one until
+    the backward pass, and nothing else beside the inputs; see ``chunk_size`` and ``checkpoint``.
 
     Args:
         invariance_weight, variance_weight, covariance_weight: ``w_I``, ``w_V``, ``w_C``, attributes read at every call.
         variance_threshold: ``t``, the standard deviation below which a dimension pays.
-        eps: added to the variance under the root; keeps the gradient of a constant column finite.
+        eps: keeps the gradient of a constant column finite.
         center_invariance: subtract the column means before ``I``, so that a constant offset between the views is free.
         view_reduction: ``sum`` (paper) or ``mean`` over the two views, for ``V`` and ``K`` alike.
         covariance_norm: ``features`` divides ``K`` by ``d`` (paper), ``pairs`` by ``d (d - 1)``.
-        tokens: rows of three-dimensional input ``[B, N, D]``: ``flatten`` makes each token one (``n = B N``),
-            ``concat`` joins those of a sample (``d = N D``).
+        tokens: ``flatten`` makes each token of ``[B, N, D]`` a row, ``concat`` joins those of a sample (``d = N D``).
         split_single_input: accept ``z_b=None`` and compare the first half of the batch with the second.
         warmup, warmup_epochs, num_epochs: ``linear``, ``cosine`` or ``damped`` factor ``f`` (default: 1), its length,
             and that of the run, to convert steps into epochs (see ``base.warmup.WarmupFactor``).
         chunk_size: columns of that matrix that are formed at a time, in the backward pass again; default: all.
         checkpoint: form the matrix again in the backward pass instead of holding it.
 
-    Shapes: ``z_a``, ``z_b`` ``[B, D]`` or ``[B, N, D]``, at least two rows, any floating dtype (half precision is
-    accumulated in float32).
+    Shapes: ``z_a``, ``z_b`` ``[B, D]`` or ``[B, N, D]``, at least two rows (half precision is summed in float32).
 
     Returns:
         ``LossOutput``: ``loss``; unweighted ``invariance_loss``, ``variance_loss``, ``covariance_loss`` (after

@@ -309,3 +309,12 @@ def _append(
     if comma and not any(edit.start < comma.end() <= edit.end for edit in removals):
         return [Edit(comma.end(), comma.end(), "".join(f"{lead}{text}," for text in texts))]
     return [Edit(end, end, "".join(f",{lead}{text}" for text in texts))]
+
+
+def problem_code(problem: str) -> str:
+    """The rule of a problem with the arguments."""
+    if problem.startswith("*"):
+        return "TL030"
+    if "today" in problem:
+        return "TL031"
+    return "TL032"

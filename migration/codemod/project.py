@@ -15,7 +15,7 @@ from pathlib import Path
 from ..catalog import Symbol
 from .config import MAX_BYTES
 from .configs import Converter, Result
-from .decide import Analysis, Blocker
+from .decide import Analysis
 from .documents import Part, document, notebook
 from .errors import FileError
 from .files import Encoded, check_writable, decode, read
@@ -24,6 +24,7 @@ from .rewrite import Context, Plan, Rewriter
 from .rules import Rules, Target
 from .scout import Scout, Seen, of_catalog, search
 from .sections import Sections
+from .sites import Blocker
 from .syntax import parse
 from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
 from .walk import walk

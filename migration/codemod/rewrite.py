@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..catalog import Symbol
-from .decide import Analysis, Blocker, Site, Use, _called
+from .decide import Analysis
 from .imports import New, rewrite_from, rewrite_import
 from .rules import Rules, Target
-from .scopes import Scope, neighbours
+from .scopes import Scope, callee, neighbours
+from .sites import Blocker, Site, Use
 from .text import Edit, Finding
 
 _PATH = re.compile(r"\.*[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)*\Z")
@@ -160,7 +161,7 @@ class Rewriter:
             return targets
         if len(targets) > 1 and use.kind == "check":
             parent = self.scopes.parents.get(use.node)
-            if isinstance(parent, ast.Call) and _called(parent.func) in ("isinstance", "issubclass"):
+            if isinstance(parent, ast.Call) and callee(parent.func) in ("isinstance", "issubclass"):
                 return targets
         self.block(
             use.symbol, use.node, "TL033", f"several successors of {use.symbol.name} are in use, which one is meant?"
@@ -297,14 +298,14 @@ class Rewriter:
 
     def _quoted_annotation(self, node: ast.Constant) -> bool:
         parent = self.scopes.parents.get(node)
-        if isinstance(parent, ast.Call) and _called(parent.func) == "cast" and parent.args and parent.args[0] is node:
+        if isinstance(parent, ast.Call) and callee(parent.func) == "cast" and parent.args and parent.args[0] is node:
             return True
         for ancestor in self.scopes.ancestors(node):
-            if isinstance(ancestor, ast.Subscript) and _called(ancestor.value) in ("Literal", "Annotated"):
+            if isinstance(ancestor, ast.Subscript) and callee(ancestor.value) in ("Literal", "Annotated"):
                 return False
             if isinstance(ancestor, ast.Call):
                 return False
-        return self.analysis._in_annotation(node)
+        return self.analysis.in_annotation(node)
 
     def _annotations(self, local: str, new: str, scope: Scope) -> None:
         """Rename ``local`` in quoted annotations that mean this binding."""
@@ -600,7 +601,7 @@ class Rewriter:
         if isinstance(parent, ast.keyword):
             parent = self.scopes.parents.get(parent)
         if isinstance(parent, ast.Call):
-            return _called(parent.func) in _RESOLVERS
+            return callee(parent.func) in _RESOLVERS
         if isinstance(parent, ast.Subscript):
             return ast.unparse(parent.value) == "sys.modules"
         return False

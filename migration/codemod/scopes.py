@@ -260,3 +260,15 @@ def neighbours(node: ast.AST, parent: ast.AST | None) -> list[ast.AST]:
         index = items.index(node)
         return [*items[index + 1 : index + 2], *items[max(index - 1, 0) : index]]
     return []
+
+
+def callee(func: ast.expr) -> str:
+    """The last name of a called expression."""
+    if isinstance(func, ast.Name):
+        return func.id
+    return func.attr if isinstance(func, ast.Attribute) else ""
+
+
+def is_none(node: ast.AST | None) -> bool:
+    """Whether ``node`` is the constant."""
+    return isinstance(node, ast.Constant) and node.value is None

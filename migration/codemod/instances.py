@@ -14,21 +14,17 @@ from .signatures import positional
 from .sites import Instance
 from .text import Edit
 
-TRANSPARENT = frozenset(
-    "to cuda cpu xpu eval train double float half bfloat16 requires_grad_ apply type share_memory".split()
-)
+TRANSPARENT = frozenset({
+    "to", "cuda", "cpu", "xpu", "eval", "train", "double", "float", "half", "bfloat16", "requires_grad_", "apply",
+    "type", "share_memory",
+})  # fmt: skip
 """Methods of modules that return the module."""
-MODULE_API = (
-    frozenset(
-        (
-            "state_dict load_state_dict parameters named_parameters buffers named_buffers children named_children "
-            "modules named_modules zero_grad training forward register_buffer register_parameter register_module "
-            "add_module register_forward_hook register_forward_pre_hook register_full_backward_hook get_parameter "
-            "get_buffer get_submodule extra_repr compile"
-        ).split()
-    )
-    | TRANSPARENT
-)
+MODULE_API = TRANSPARENT | {
+    "state_dict", "load_state_dict", "parameters", "named_parameters", "buffers", "named_buffers", "children",
+    "named_children", "modules", "named_modules", "zero_grad", "training", "forward", "register_buffer",
+    "register_parameter", "register_module", "add_module", "register_forward_hook", "register_forward_pre_hook",
+    "register_full_backward_hook", "get_parameter", "get_buffer", "get_submodule", "extra_repr", "compile",
+}  # fmt: skip
 """What every module has: the same in old and new losses."""
 _OTHER = ast.Pass()
 

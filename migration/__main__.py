@@ -148,7 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m migration", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    catalog = commands.add_parser("catalog", help="check or show the table of old and new names")
+    catalog = commands.add_parser(
+        "catalog",
+        help="check or show the table of old and new names",
+        description="The table of old and new names, on which all other commands rest.",
+    )
     actions = catalog.add_subparsers(dest="action", required=True)
     check = actions.add_parser("check", help="compare the catalog with the twins and the new losses")
     show = actions.add_parser("show", help="everything about an old name")
@@ -158,16 +162,25 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--json", action="store_true", help="machine-readable output")
         action.set_defaults(run=_run_catalog)
 
-    run = commands.add_parser("run", help="run an unmodified old script with the old import paths served")
-    run.add_argument("script", metavar="SCRIPT")
-    run.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER)
+    run = commands.add_parser(
+        "run",
+        help="run an unmodified old script with the old import paths served",
+        description="Runs SCRIPT as `python SCRIPT ARGS` does. Old imports lead to the frozen twins, and warn.",
+    )
+    run.add_argument("script", metavar="SCRIPT", help="path of a Python file")
+    run.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its own arguments")
     run.set_defaults(run=_run_script)
 
     commands.add_parser("codemod", help="move a repository to the new losses", add_help=False)
     _add_checkpoint(commands)
     _add_report(commands)
     _add_compare(commands)
-    demo = commands.add_parser("demo", help="migrate the example repository and compare its runs before and after")
+    demo = commands.add_parser(
+        "demo",
+        help="migrate the example repository and compare its runs before and after",
+        description="Runs a small training repository before and after its migration, in a temporary folder, and draws "
+        "both curves. Exit code 1: a run deviates.",
+    )
     demo.add_argument("--output", type=Path, default=Path("demo-output"), help="where the PNG and the JSON go")
     demo.add_argument("--only", metavar="NAME", action="append", help="scripts to run (default: all)")
     demo.add_argument("--json", action="store_true", help="machine-readable output")

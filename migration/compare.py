@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from .catalog import Case, Symbol, Unconvertible, builtin_catalog
-from .console import brief, console, table
-from .parity import TOLERANCE, Comparison, Pair, build_pair, compare_function, resolve
+from .console import brief, say, show_table
+from .parity import TOLERANCE, Comparison, Pair, build_pair, compare_function, measured_memory, resolve
 from .report.tally import COLUMNS, Entry, number, table_rows
 from .translate import Untranslatable, bind, select
 
 __all__ = ["CompareError", "read_batches", "run_compare"]
 
+REPEATS = 5
+"""Calls that are timed."""
 Batch = tuple[Sequence[Any], Mapping[str, Any]]
 """Positional and keyword arguments of one old call."""
 
@@ -196,6 +198,17 @@ def _compare(symbol: Symbol, pair: Pair | None, batch: Batch, seed: int) -> Comp
         return f"the new loss refuses what the old one takes: {type(error).__name__}: {error}"
 
 
+def _cost(result: Entry, symbol: Symbol, pair: Pair | None, batch: Batch, seed: int) -> None:
+    """Time and memory, after the comparisons: the first calls pay for what is made once."""
+    for number in range(REPEATS + 1):
+        with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
+            if number == REPEATS:
+                stack.enter_context(measured_memory())
+            comparison = _compare(symbol, pair, batch, seed)
+        if not isinstance(comparison, str):
+            result.tally.cost(comparison)
+
+
 def _verdict(case: Case, failures: Sequence[str], outside_domain: bool) -> tuple[int, str]:
     if not failures:
         return 0, "no deviation beyond the tolerance"
@@ -255,19 +268,19 @@ def run_compare(
             result.tally.failures.append(f"batch {count}: {comparison}")
             continue
         result.tally.add(comparison, dtype, f"batch {count}")
-        result.tally.cost(comparison)
         details.append({
             "batch": count, "old_loss": comparison.old_loss, "new_loss": comparison.new_loss,
             "values": comparison.values, "gradients": comparison.gradients, "state": comparison.state,
         })  # fmt: skip
+    _cost(result, symbol, pair, found[-1], seed)
     code, verdict = _verdict(case, result.tally.failures, outside_domain)
     summary = result.as_data()
     if as_json:
         made = {**summary, "row": case.describe(), "dtype": str(dtype).removeprefix("torch."), "batches": details}
         sys.stdout.write(json.dumps({**made, "verdict": verdict, "exit_code": code}, indent=2) + "\n")
         return code
-    out = console()
-    out.print(table(f"{symbol.old} and {case.new}", COLUMNS, table_rows([summary]), text_columns=4))
+    show_table(f"{symbol.old} and {case.new}", COLUMNS, table_rows([summary]), text_columns=4)
+    say("")
     rows = [
         (f"{kind} {key}", *(number(detail[part].get(key)) for detail in details[:6]))
         for kind, part in (("value", "values"), ("gradient", "gradients"), ("state", "state"))
@@ -275,7 +288,9 @@ def run_compare(
     ]
     titles = ["deviation", *(f"batch {detail['batch']}" for detail in details[:6])]
     losses = [(f"{side} loss", *(f"{detail[f'{side}_loss']:.6g}" for detail in details[:6])) for side in ("old", "new")]
-    out.print(table("", titles, [*losses, *rows]))
-    limit = TOLERANCE[dtype]
-    out.print(*result.tally.failures[:20], f"{verdict} (tolerance {limit:g} for {dtype})", sep="\n")
+    show_table("", titles, [*losses, *rows])
+    say("")
+    for failure in result.tally.failures[:20]:
+        say(failure, "red")
+    say(f"{verdict} (tolerance {TOLERANCE[dtype]:g} for {dtype})", "bold red" if code else "green")
     return code

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..console import console, progress, table
+from ..console import progress, say, show_table
 from .collect import ReportError, collect, find_checkout
 from .page import as_html, as_markdown
 from .tally import COLUMNS, Entry, table_rows
@@ -54,10 +54,10 @@ def run_report(output: Path, *, only: Sequence[str] = (), as_json: bool = False)
     with progress() as bar:
         task = bar.add_task("parity records", total=None)
 
-        def say(name: str, total: int) -> None:
+        def step(name: str, total: int) -> None:
             bar.update(task, description=name, total=total, advance=1)
 
-        entries = collect(checkout, only=only, say=say)
+        entries = collect(checkout, only=only, say=step)
     data = as_data(entries)
     text = json.dumps(data, indent=2, allow_nan=False)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
@@ -68,6 +68,8 @@ def run_report(output: Path, *, only: Sequence[str] = (), as_json: bool = False)
         sys.stdout.write(text + "\n")
     else:
         compared = [symbol for symbol in data["symbols"] if symbol["calls"]]
-        console().print(table("Parity of old and new losses", COLUMNS, table_rows(compared), text_columns=4))
-        console().print(*failures[:20], f"{len(failures)} beyond the tolerance; {output / 'report.html'}", sep="\n")
+        show_table("Parity of old and new losses", COLUMNS, table_rows(compared), text_columns=4)
+        for failure in failures[:20]:
+            say(failure, "red")
+        say(f"\n{len(failures)} beyond the tolerance; {output / 'report.html'}", "bold red" if failures else "green")
     return 1 if failures else 0

@@ -129,6 +129,8 @@ def test_compare_on_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     assert "CLIPLoss" in out
     assert "gradient vision_features" in out
+    row = next(line for line in out.splitlines() if line.startswith(CLIP) and "documented" in line)
+    assert all(float(ratio) > 0 for ratio in row.split()[-2:])
     assert "no deviation beyond the tolerance" in out
     assert main([*arguments, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_number
+from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_numbers
 from ..functional import l2_normalize, upcast
 from ..loss_registry import LossRegistry
 
@@ -28,8 +28,7 @@ def _drop_reference(module: nn.Module, state: dict[str, Any], prefix: str, metad
 class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
     """Feature distillation against forgetting: ``loss = sum_m w_m mean_i d(f_mi, r_mi)`` over vision and text.
 
-    Use it while fine-tuning, with the model before fine-tuning as reference. Reference features come from a reference
-    model, or are passed in (computed once, cached).
+    For fine-tuning, with the model before it as reference: a model, or its features (computed once, cached).
 
     Distances of rows ``f``, ``r``: ``cosine`` ``1 - cos(f, r)``; ``neg_dot`` ``1 - f . r``; ``l2`` and ``l1`` norms of
     ``f - r``; ``smooth_l1``, the sum over the columns of ``e^2 / 2`` for ``|e| < 1`` and ``|e| - 1/2`` beyond. All but
@@ -56,8 +55,8 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
     Raises:
         ValueError: nothing to compare, features without a reference or a reference without features, unequal shapes.
 
-    Differs from the old class: what cannot be compared raises (it was dropped with a log line, or crashed); the
-    reference stays in eval mode, is a copy, and is not saved by default; reference features can be passed in.
+    Differs from the old class: what cannot be compared raises; the reference stays in eval mode, is a copy, and is not
+    saved by default; reference features can be passed in.
     """
 
     def __init__(
@@ -77,15 +76,13 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
     ) -> None:
         super().__init__(reduction=reduction)
         require_choice("distance", distance, DISTANCES)
-        require_number("vision_weight", vision_weight)
-        require_number("text_weight", text_weight)
+        require_numbers(vision_weight=vision_weight, text_weight=text_weight)
         self.vision_weight, self.text_weight = vision_weight, text_weight
         self.distance, self.freeze_reference = distance, freeze_reference
         self.save_reference, self.unpack_inputs = save_reference, unpack_inputs
         self.init_normalization(normalize=normalize)
         for name, model in (("vision", reference_vision_model), ("text", reference_text_model)):
-            if model is not None and copy_reference:
-                model = copy.deepcopy(model)
+            model = copy.deepcopy(model) if copy_reference else model
             if model is not None and freeze_reference:
                 model.requires_grad_(False).eval()
             setattr(self, f"reference_{name}_model", model)
@@ -116,29 +113,24 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
             ("vision", vision_features, vision_inputs, reference_vision_features),
             ("text", text_features, text_inputs, reference_text_features),
         ):
-            if features is None and inputs is None and known is None:
-                continue
             reference = self._reference(name, inputs) if known is None else known
+            if features is None and inputs is None and reference is None:
+                continue
             if features is None or reference is None:
                 raise ValueError(
                     f"{name}_features need reference_{name}_features, or {name}_inputs and a reference_{name}_model; "
-                    f"found {name}_features={'none' if features is None else list(features.shape)}, no reference"
-                    if features is not None
-                    else f"{name}_features are needed beside the {name} reference, found none"
+                    f"both are needed, found no {'features' if features is None else 'reference'}"
                 )
             if features.shape != reference.shape or features.dim() != 2 or features.shape[0] == 0:
-                raise ValueError(
-                    f"{name}_features and their reference must have one shape [B, D] with B >= 1, "
-                    f"found {list(features.shape)} and {list(reference.shape)}"
-                )
+                found = f"found {list(features.shape)} and {list(reference.shape)}"
+                raise ValueError(f"{name}_features and their reference must have one shape [B, D] with B >= 1, {found}")
             distances[name] = self.apply_reduction(self._distance(features, reference))
         if not distances:
             raise ValueError("vision_features or text_features with their reference are needed, found none")
         weights = {"vision": self.vision_weight, "text": self.text_weight}
         zero = torch.zeros_like(next(iter(distances.values())).detach())
         loss = sum((weights[name] * value for name, value in distances.items()), start=zero)
-        entries = {f"{name}_consistency_loss": distances.get(name, zero) for name in weights}
-        return self.output(loss, **entries)
+        return self.output(loss, **{f"{name}_consistency_loss": distances.get(name, zero) for name in weights})
 
     def _reference(self, name: str, inputs: Any) -> Tensor | None:
         model = getattr(self, f"reference_{name}_model")

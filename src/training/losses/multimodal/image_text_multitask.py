@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_number
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_numbers
 from ..functional import dot_similarity, info_nce, retrieval_metrics, upcast
 from ..loss_registry import LossRegistry
 
@@ -19,7 +19,7 @@ __all__ = ["ImageTextMultiTaskLoss"]
 class ImageTextMultiTaskLoss(BaseContrastiveLoss):
     """Pre-training with three heads: pairs find each other, samples have classes, pairs match or do not.
 
-    Use it for models with an image-text matching head and a classifier beside the two encoders (ALBEF, BLIP).
+    For models with an image-text matching head and a classifier beside the two encoders (ALBEF, BLIP).
 
     With logits ``s = cos(v_i, t_j) / t`` and hard negatives ``vn``, ``tn``::
 
@@ -46,11 +46,10 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         ``classification_accuracy``, ``matching_accuracy`` and those of ``CLIPLoss``. All but ``loss`` are detached.
 
     Raises:
-        ValueError: an argument out of range, only zero weights, an input that a weight needs is missing, shapes or ids
-            that do not fit.
+        ValueError: arguments out of range, only zero weights, inputs that are missing or do not fit.
 
-    Differs from the old class of ``contrastive_learning``: that one raised ``NameError`` when it was built, and what it
-    returned as ``loss`` would have been the contrastive term alone.
+    The old class of ``contrastive_learning`` raised ``NameError`` when it was built; its ``loss`` would have been the
+    contrastive term alone.
     """
 
     def __init__(
@@ -64,16 +63,12 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         metrics: bool = False,
     ) -> None:
         super().__init__(temperature=temperature)
-        self.weights = {
-            "contrastive": contrastive_weight,
-            "classification": classification_weight,
-            "matching": matching_weight,
-        }
-        for name, weight in self.weights.items():
-            require_number(f"{name}_weight", weight, low=0.0)
+        a, b, m = contrastive_weight, classification_weight, matching_weight
+        require_numbers(0.0, contrastive_weight=a, classification_weight=b, matching_weight=m)
+        require_numbers(0.0, 1.0, hard_negative_weight=hard_negative_weight)
+        self.weights = {"contrastive": a, "classification": b, "matching": m}
         if not any(self.weights.values()):
             raise ValueError(f"weights must not all be 0, found {self.weights}")
-        require_number("hard_negative_weight", hard_negative_weight, low=0.0, high=1.0)
         self.hard_negative_weight, self.metrics = hard_negative_weight, metrics
 
     def forward(
@@ -88,9 +83,8 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         hard_negatives: Mapping[str, Tensor] | None = None,
     ) -> LossOutput:
         """The loss of one batch of pairs."""
-        require_features(vision_features=vision_features, text_features=text_features)
-        positive = self.create_positive_mask(vision_features.shape[0], match_ids, device=vision_features.device)
-        v, t = self.normalize(vision_features, text_features)
+        v, t, ids = self.embed_pairs(vision_features, text_features, match_ids)
+        positive = self.create_positive_mask(len(v), ids, device=v.device)
         logits = self.scale_by_temperature(dot_similarity(v, t))
         plain = hard = self._symmetric(logits, positive)
         if hard_negatives is not None and self.hard_negative_weight:
@@ -106,34 +100,26 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         if self.weights["matching"]:
             scores, labels = self._needed("matching", matching_logits, matching_labels)
             if scores.shape != labels.shape:
-                raise ValueError(
-                    "matching_logits and matching_labels must have one shape, "
-                    f"found {list(scores.shape)} and {list(labels.shape)}"
-                )
+                found = f"{list(scores.shape)} and {list(labels.shape)}"
+                raise ValueError(f"matching_logits and matching_labels must have one shape, found {found}")
             terms["matching"] = F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype))
             entries["matching_accuracy"] = ((scores > 0) == (labels > 0.5)).to(scores.dtype).mean()
         entries = entries | retrieval_metrics(logits.detach(), positive) if self.metrics else {}
         loss = sum((self.weights[name] * term for name, term in terms.items()), start=zero)
-        entries |= {"contrastive_loss": plain, "hard_contrastive_loss": hard}
-        entries |= {f"{name}_loss": terms[name] for name in ("classification", "matching")}
-        return self.output(loss, **entries)
+        terms |= {"contrastive": plain, "hard_contrastive": hard}
+        return self.output(loss, **entries, **{f"{name}_loss": term for name, term in terms.items()})
 
     def _symmetric(self, logits: Tensor, positive: Tensor, *extra: Tensor) -> Tensor:
         rows, columns = extra or (None, None)
-        return (
-            info_nce(logits, positive, negative_lse=rows).mean()
-            + info_nce(logits, positive, negative_lse=columns, dim=0).mean()
-        ) / 2
+        v2t = info_nce(logits, positive, negative_lse=rows).mean()
+        return (v2t + info_nce(logits, positive, negative_lse=columns, dim=0).mean()) / 2
 
     def _hard(self, v: Tensor, t: Tensor, negatives: Mapping[str, Tensor]) -> list[Tensor]:
-        found = {}
-        for name in ("vision", "text"):
-            if name not in negatives or negatives[name].dim() != 2 or negatives[name].shape[1] != v.shape[1]:
-                shapes = {key: list(x.shape) for key, x in negatives.items()}
-                raise ValueError(f"hard_negatives must hold vision and text [K, {v.shape[1]}], found {shapes}")
-            (found[name],) = self.normalize(negatives[name])
-        pairs = ((v, found["text"]), (t, found["vision"]))
-        return [self.scale_by_temperature(dot_similarity(x, n)).logsumexp(dim=1) for x, n in pairs]
+        width, shapes = v.shape[1], {name: list(x.shape) for name, x in negatives.items()}
+        if any(len(shapes.get(name, ())) != 2 or shapes[name][1] != width for name in ("vision", "text")):
+            raise ValueError(f"hard_negatives must hold vision and text [K, {width}], found {shapes}")
+        vision, text = self.normalize(negatives["vision"], negatives["text"])
+        return [self.scale_by_temperature(dot_similarity(*pair)).logsumexp(dim=1) for pair in ((v, text), (t, vision))]
 
     def _needed(self, name: str, logits: Tensor | None, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         if logits is None or labels is None or logits.shape[:1] != labels.shape[:1]:

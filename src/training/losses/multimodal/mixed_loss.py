@@ -19,8 +19,7 @@ __all__ = ["MixedContrastiveLoss"]
 class MixedContrastiveLoss(BaseContrastiveLoss):
     """Weighted sum of InfoNCE between the modalities, NT-Xent over all rows, and supervised contrast by class.
 
-    Use it where pairs come with class labels as well and both shall shape the space. With pairs only, ``clip`` does the
-    same with one term less.
+    For pairs with class labels, where both shall shape the space. With pairs only, ``clip`` has one term less.
 
     With unit rows ``v_i``, ``t_i`` (behind the heads, if any), temperature ``t``::
 
@@ -49,8 +48,7 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
     Papers: van den Oord et al. 2018, Chen et al. 2020 (arXiv 2002.05709), Khosla et al. 2020 (arXiv 2004.11362).
 
     Differs from the old class: all positives count, in NT-Xent too (one was drawn, and pairs of one id were pushed
-    apart); no noise on the logits of small batches; no overflow at low temperatures; weights are checked in the
-    constructor; parts are detached.
+    apart); no noise on the logits of small batches; no overflow at low temperatures.
     """
 
     def __init__(
@@ -77,21 +75,18 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
         positive = None if ids is None else self.create_positive_mask(batch, ids, device=v.device)
         logits = self.scale_by_temperature(dot_similarity(v, t))
         rows, columns = info_nce(logits, positive), info_nce(logits, positive, dim=0)
-        terms = {"infonce": (self.apply_reduction(rows) + self.apply_reduction(columns)) / 2}
-        if ids is None:
-            terms["nt_xent"] = nt_xent(v, t, self.temperature, reduction=self.reduction)
-        else:
-            terms["nt_xent"] = self._joint(v, t, ids)
-        if labels is None:
-            terms["supervised"] = torch.zeros_like(terms["infonce"])
-        else:
+        infonce = (self.apply_reduction(rows) + self.apply_reduction(columns)) / 2
+        terms = {"infonce": infonce, "nt_xent": self._joint(v, t, ids), "supervised": infonce.new_zeros(())}
+        if labels is not None:
             if labels.numel() != batch:
                 raise ValueError(f"labels must be one per pair ({batch}), found {list(labels.shape)}")
             terms["supervised"] = self._joint(v, t, labels.flatten())
-        loss = sum((self.weights[name] * term for name, term in terms.items()), start=terms["infonce"].new_zeros(()))
+        loss = sum((self.weights[name] * term for name, term in terms.items()), start=infonce.new_zeros(()))
         metrics = retrieval_metrics(logits.detach(), positive) if self.metrics else {}
         return self.output(loss, **{f"loss_{name}": term for name, term in terms.items()}, **metrics)
 
-    def _joint(self, v: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+    def _joint(self, v: Tensor, t: Tensor, ids: Tensor | None) -> Tensor:
+        if ids is None:
+            return nt_xent(v, t, self.temperature, reduction=self.reduction)
         both = torch.cat([v, t]), torch.cat([ids, ids])
         return supervised_contrastive(*both, self.temperature, reduction=self.reduction)

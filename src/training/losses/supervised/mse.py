@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..base import BaseLoss, require_number
+from ..base import BaseLoss, require_numbers
 from ..functional import upcast
 from ..loss_registry import LossRegistry
 
@@ -36,22 +36,18 @@ class WeightedMSELoss(BaseLoss):
 
     def __init__(self, *, max_value: float | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
-        if max_value is not None:
-            require_number("max_value", max_value)
+        require_numbers(optional=True, max_value=max_value)
         self.max_value = max_value
 
     def forward(self, prediction: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch."""
+        shape = list(prediction.shape)
         if prediction.shape != target.shape:
-            raise ValueError(
-                f"prediction and target must have one shape, found {list(prediction.shape)} and {list(target.shape)}"
-            )
+            raise ValueError(f"prediction and target must have one shape, found {shape} and {list(target.shape)}")
         error = (upcast(prediction) - upcast(target)).square()
         if sample_weight is not None:
-            if sample_weight.shape != prediction.shape[:1]:
-                raise ValueError(
-                    f"sample_weight must be {list(prediction.shape[:1])}, found {list(sample_weight.shape)}"
-                )
-            error = error * sample_weight.view(sample_weight.shape + (1,) * (error.dim() - 1))
+            if list(sample_weight.shape) != shape[:1]:
+                raise ValueError(f"sample_weight must be {shape[:1]}, found {list(sample_weight.shape)}")
+            error = error * sample_weight.view(-1, *[1] * (error.dim() - 1))
         loss = self.apply_reduction(error)
         return loss if self.max_value is None else loss.clamp(max=self.max_value)

@@ -9,15 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..base import (
-    BaseContrastiveLoss,
-    ContrastiveOptions,
-    Ids,
-    LossOutput,
-    require_choice,
-    require_features,
-    require_number,
-)
+from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_numbers
 from ..functional import dot_similarity, encode_ids, info_nce, match_mask, supervised_contrastive, uniform_targets
 from ..loss_registry import LossRegistry
 
@@ -36,8 +28,7 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
         l_i = log sum_{k in A_i} exp(s_ik) - mean_{p in P_i} s_ip        ( = L_out of the paper)
 
     * ``intra``: inside vision and inside text; ``A_i`` is everything but the sample itself, which is no positive.
-    * ``cross``: vision to text and text to vision (their mean); ``A_i`` is every sample of the other modality, and the
-      sample's own partner is a positive.
+    * ``cross``: mean of vision to text and text to vision; ``A_i`` is the whole other modality, partners are positives.
     * ``all``: the mean of the three.
     * ``joint``: one part over the ``2B`` rows of both modalities together.
 
@@ -45,29 +36,28 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
 
     Args:
         contrast_mode: ``all``, ``cross``, ``intra`` or ``joint``.
-        base_temperature: scale the loss by ``temperature / base_temperature`` as the reference code of the paper does;
-            default: no scaling.
+        base_temperature: scale the loss by ``temperature / base_temperature``, as the reference code of the paper does.
         similarity_threshold: scores from here on are positives.
         include_paired: the partner ``(i, i)`` is a positive of the cross part. Without it, partners repel each other.
         log_epsilon: added inside the logarithm, relative to the most similar entry of the row (the sample itself in the
-            intra parts); flattens the loss at low temperatures. The default is 0.
+            intra parts); flattens the loss at low temperatures.
         metrics: report the ranking accuracy as well.
         options: ``temperature``, heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; each part is
             reduced over its anchors with positives, ``none`` gives ``[B]`` (``[2B]`` for ``joint``).
 
     Returns:
         ``LossOutput`` with ``loss``, and unless ``joint`` with ``intra_vision_loss``, ``intra_text_loss`` and
-        ``cross_modal_loss`` (0 where the mode leaves them out); with ``metrics`` also ``ranking_accuracy``: over all
-        images, share of (positive, negative) pairs of texts that are ranked in this order (partners are positives).
-        Parts without positives are zeros that keep the graph.
+        ``cross_modal_loss`` (0 where the mode leaves them out); with ``metrics`` also ``ranking_accuracy``: share of
+        (positive, negative) pairs of texts that each image ranks in this order (partners are positives). Parts without
+        positives are zeros that keep the graph.
 
     Raises:
-        ValueError: an argument out of range, features that are no two ``[B, D]`` batches of one shape with ``B >= 1``,
-            labels, scores or weights that do not fit, class weights without labels.
+        ValueError: an argument out of range; features, labels, scores or weights that do not fit; class weights
+            without labels.
 
     Differs from the old class of this name: partners attract, no epsilon in the logarithm, multi-label targets and
     ``reduction="none"`` work, asymmetric scores count their columns in the second direction, no labels mean CLIP's
-    pairing instead of a constant. ``joint`` is the old function ``supervised_contrastive_loss``, without overflow.
+    pairing. ``joint`` is the old function ``supervised_contrastive_loss``, without overflow.
     """
 
     def __init__(
@@ -83,10 +73,9 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     ) -> None:
         super().__init__(**options)
         require_choice("contrast_mode", contrast_mode, ("all", "cross", "intra", "joint"))
-        require_number("similarity_threshold", similarity_threshold)
-        require_number("log_epsilon", log_epsilon, low=0.0)
-        if base_temperature is not None:
-            require_number("base_temperature", base_temperature, low=0.0, exclusive=True)
+        require_numbers(similarity_threshold=similarity_threshold)
+        require_numbers(0.0, log_epsilon=log_epsilon)
+        require_numbers(0.0, exclusive=True, optional=True, base_temperature=base_temperature)
         self.contrast_mode, self.base_temperature = contrast_mode, base_temperature
         self.similarity_threshold, self.include_paired = similarity_threshold, include_paired
         self.log_epsilon, self.metrics = log_epsilon, metrics
@@ -99,27 +88,25 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
         similarity_scores: Tensor | None = None,
         class_weights: Tensor | None = None,
     ) -> LossOutput:
-        """The loss of one batch.
+        """The loss of one batch; features as in ``match_pairs``.
 
         Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
             labels: ``[B]`` or ``[B, 1]`` labels, or ``[B, C]`` with a 1 for every class of the sample. They win over
                 scores; without both, every sample is a class of its own.
             similarity_scores: ``[B, B]``, rows: vision, columns: text.
             class_weights: ``[C]`` weights of the anchors by their label (the mean over their classes), not normalised.
         """
-        require_features(vision_features=vision_features, text_features=text_features)
-        batch, device = vision_features.shape[0], vision_features.device
+        vision, text, _ = self.embed_pairs(vision_features, text_features)
+        batch = len(vision)
         if labels is not None:
-            labels = labels if isinstance(labels, Tensor) else encode_ids(labels, device=device)
+            labels = labels if isinstance(labels, Tensor) else encode_ids(labels, device=vision.device)
             if labels.shape[:1] != (batch,) or labels.dim() > 2:
                 raise ValueError(f"labels must be [{batch}] or [{batch}, C], found {list(labels.shape)}")
             labels = labels[:, 0] if labels.dim() == 2 and labels.shape[1] == 1 else labels
-        vision, text = self.normalize(*self.project(vision=vision_features, text=text_features))
-        positive = self._positives(batch, labels, similarity_scores, device)
+        own = torch.eye(batch, dtype=torch.bool, device=vision.device)
+        positive = self._positives(labels, similarity_scores, own)
         weights = self._weights(labels, class_weights, vision)
-        paired = positive | torch.eye(batch, dtype=torch.bool, device=device)
+        paired = positive | own
         # before there is a graph: sorting takes more memory than the loss
         metrics = {}
         if self.metrics:
@@ -138,9 +125,8 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
             logits = self.scale_by_temperature(dot_similarity(vision, text))
             both = self._part(logits, matched, weights) + self._part(logits.mT, matched.mT, weights)
             parts["cross_modal"] = both / 2
-        count = {"all": 3, "intra": 2, "cross": 1}[self.contrast_mode]
-        total = torch.stack(list(parts.values())).sum(dim=0)
-        return self.output(total / count, **{f"{name}_loss": part for name, part in parts.items()}, **metrics)
+        total = torch.stack(list(parts.values())).sum(dim=0) / {"all": 3, "intra": 2, "cross": 1}[self.contrast_mode]
+        return self.output(total, **{f"{name}_loss": part for name, part in parts.items()}, **metrics)
 
     def _part(self, logits: Tensor, positive: Tensor, weights: Tensor, *, without_self: bool = False) -> Tensor:
         extra = logits.detach().amax(dim=1) + math.log(self.log_epsilon) if self.log_epsilon else None
@@ -152,25 +138,21 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     def _joint(self, vision: Tensor, text: Tensor, labels: Tensor | None, weights: Tensor) -> Tensor:
         if labels is None or labels.dim() != 1:
             raise ValueError("contrast_mode 'joint' needs labels of shape [B]")
-        rows = supervised_contrastive(
-            torch.cat([vision, text]), torch.cat([labels, labels]), self.temperature, reduction="none"
-        )
+        both = torch.cat([vision, text]), torch.cat([labels, labels])
+        rows = supervised_contrastive(*both, self.temperature, reduction="none")
         return self.apply_reduction(rows * weights.repeat(2))
 
-    def _positives(self, batch: int, labels: Tensor | None, scores: Tensor | None, device: torch.device) -> Tensor:
+    def _positives(self, labels: Tensor | None, scores: Tensor | None, own: Tensor) -> Tensor:
         if labels is not None:
             return match_mask(labels) if labels.dim() == 1 else (labels.float() @ labels.float().mT) > 0
-        if scores is None:
-            return torch.eye(batch, dtype=torch.bool, device=device)
-        if scores.shape != (batch, batch):
-            raise ValueError(f"similarity_scores must be [{batch}, {batch}], found {list(scores.shape)}")
-        return scores >= self.similarity_threshold
+        if scores is not None and scores.shape != own.shape:
+            raise ValueError(f"similarity_scores must be {list(own.shape)}, found {list(scores.shape)}")
+        return own.clone() if scores is None else scores >= self.similarity_threshold
 
     def _weights(self, labels: Tensor | None, class_weights: Tensor | None, like: Tensor) -> Tensor:
         """Factor of every anchor, ``[B]``: its class weight and the scaling by ``base_temperature``."""
-        factor = torch.ones_like(like[:, 0])
-        if self.base_temperature is not None:
-            factor = factor * (self.temperature / self.base_temperature)
+        scale = 1.0 if self.base_temperature is None else self.temperature / self.base_temperature
+        factor = torch.ones_like(like[:, 0]) * scale
         if class_weights is None:
             return factor
         if labels is None:

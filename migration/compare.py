@@ -200,9 +200,9 @@ def _compare(symbol: Symbol, pair: Pair | None, batch: Batch, seed: int) -> Comp
 
 def _cost(result: Entry, symbol: Symbol, pair: Pair | None, batch: Batch, seed: int) -> None:
     """Time and memory, after the comparisons: the first calls pay for what is made once."""
-    for number in range(REPEATS + 1):
+    for count in range(REPEATS + 1):
         with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as stack:
-            if number == REPEATS:
+            if count == REPEATS:
                 stack.enter_context(measured_memory())
             comparison = _compare(symbol, pair, batch, seed)
         if not isinstance(comparison, str):

@@ -47,6 +47,8 @@ INTERFACE = "tests/contract/test_interface.py"
 DEFAULTS = f"{INTERFACE}::test_defaults"
 LONGEST = 8.0
 """Seconds: slower tests are left out."""
+QUICK = 0.5
+"""Seconds: slower tests come last."""
 BUDGET, MOST = 10.0, 200
 """Seconds of recorded time, and number of tests, that one mutant gets."""
 MEMORY = 8 << 30
@@ -272,6 +274,7 @@ class Chooser:
         interface = [test for test in tests if test.startswith(INTERFACE)]
         # the quickest of every file, the second quickest of every file, ...
         turns = [t for rank in range(max(map(len, by_file.values()), default=0)) for t in _at(by_file.values(), rank)]
+        turns.sort(key=lambda test: seconds[test] > QUICK)
         known = [
             test
             for place in (f"{mutant.module}:{mutant.inside}", mutant.module)

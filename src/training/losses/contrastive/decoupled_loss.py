@@ -38,8 +38,7 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         exclude_same_id: with ``self``, samples of the same id are no negatives.
         average: what the mean of ``l`` divides by: ``terms`` that were summed, or positive ``pairs``.
         metrics: report accuracies as well (a hit on any positive counts).
-        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``: ``none``
-            gives ``[B]``, ``l_i`` of both directions / 2 plus the weighted ``m_i``.
+        options: of ``BaseContrastiveLoss``; ``none`` gives ``[B]``: ``l_i`` of both directions / 2 + weighted ``m_i``.
 
     Returns:
         ``LossOutput`` with ``loss``, ``inter_modal_loss``, ``intra_modal_loss`` (weighted sum), ``loss_v2t``,
@@ -49,9 +48,8 @@ class IntraInterModalLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    Two old classes were named ``DecoupledContrastiveLoss``: that of ``decoupled_contrastive_loss`` is
-    ``average="pairs", exclude_same_id=False``; that of ``contrastive_learning`` is ``positives="per_pair",
-    intra_positives="same_id"``, but divided by the wrong number, and was constantly zero for unique ids.
+    Two old classes were named ``DecoupledContrastiveLoss``: one is ``average="pairs", exclude_same_id=False``, one
+    ``positives="per_pair", intra_positives="same_id"`` divided by a wrong number, and always zero for unique ids.
     """
 
     def __init__(

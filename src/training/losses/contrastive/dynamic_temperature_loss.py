@@ -30,8 +30,7 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
         base_temperature: greater than 0.
         min_temperature, max_temperature: bounds; the lower one acts only above ``offset base_temperature``.
         offset, amplitude, sharpness: fixed part, part that depends on the batch, its fall with the gap; at least 0.
-        include_paired: the pairs ``(i, i)`` belong to the positives of the gap. Without them and with unique ids the
-            temperature depends on the negatives alone.
+        include_paired: the pairs ``(i, i)`` count in the gap; without them and with unique ids only negatives do.
         detach_temperature: no gradient through the temperature, so that the model cannot lower the loss by moving it.
         reduction: ``mean`` (over the positive pairs), ``sum`` or ``none`` (``[B]``, summed over the positives).
 

@@ -35,8 +35,7 @@ class HardNegativeLoss(BaseContrastiveLoss):
             ``semi_hard_margin``; ``hard``: the ``hard_fraction`` most similar of the anchor (rounded down, at least
             one); ``percentile``: at or above the ``hard_negative_percentile`` of the anchor's negatives; ``none``.
         semi_hard_margin, hard_fraction, hard_negative_percentile: in cosine; in (0, 1]; 0 to 100.
-        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; ``mean``
-            leaves out anchors without negatives, ``none`` (``[B]``) sums over the positives of the anchor.
+        options: of ``BaseContrastiveLoss``; ``mean`` omits anchors without negatives, ``none`` sums over positives.
 
     Returns:
         ``LossOutput`` with ``loss``, ``loss_v2t``, ``loss_t2v``.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_numbers
-from ..functional import dot_similarity, info_nce, l2_normalize, retrieval_metrics
+from ..functional import info_nce, l2_normalize, retrieval_metrics
 from ..loss_registry import LossRegistry
 from .vicreg import VICRegLoss
 
@@ -141,12 +141,10 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         positive = None if match_ids is None else self.create_positive_mask(len(z_a), match_ids, device=z_a.device)
         given = (l2_normalize(z_a), l2_normalize(z_b)) if self.normalize_input else (z_a, z_b)
         projected = self.project(vision=given[0], text=given[1])
-        logits = self.scale_by_temperature(self.compute_similarity(*projected))
-        if self.project_vicreg:
-            vicreg, alignment = self.vicreg(*projected), self._align(logits.detach(), self._temperature)
-        else:
-            cosines = dot_similarity(l2_normalize(z_a.detach()), l2_normalize(z_b.detach()))
-            vicreg, alignment = self.vicreg(z_a, z_b), self._align(cosines, 1.0)
+        seen = projected if self.project_vicreg else (z_a, z_b)
+        vicreg, logits = self.vicreg(*seen), self.compute_similarity(*projected)
+        alignment = self._align(logits if self.project_vicreg else self.compute_similarity(z_a.detach(), z_b.detach()))
+        logits = self.scale_by_temperature(logits)
         # before there is a graph of InfoNCE, which takes memory
         metrics = retrieval_metrics(logits.detach(), positive) if self.metrics else {}
         contrastive = (info_nce(logits, positive).mean() + info_nce(logits, positive, dim=0).mean()) / 2
@@ -161,11 +159,10 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         return self.output(loss, **entries)
 
     @torch.no_grad()
-    def _align(self, similarity: Tensor, scale: float) -> dict[str, Tensor]:
-        """Means of the cosines ``scale * similarity``."""
-        diagonal, mean = similarity.diagonal().mean() * scale, similarity.mean() * scale
+    def _align(self, cosines: Tensor) -> dict[str, Tensor]:
+        diagonal, mean = cosines.diagonal().mean(), cosines.mean()
         gap = diagonal - mean
         if self.training:
             self.alignment_gap.lerp_(gap.to(self.alignment_gap.dtype), 1 - self.gap_momentum)
-        snr = gap.abs() / (similarity.std() * scale + 1e-6)
+        snr = gap.abs() / (cosines.std() + 1e-6)
         return {"diagonal_similarity": diagonal, "mean_similarity": mean, "alignment_gap": gap, "alignment_snr": snr}

@@ -37,8 +37,7 @@ class MoCoLoss(BaseContrastiveLoss):
         symmetric: both directions; otherwise vision to text only, without a vision queue.
         in_batch_negatives: the other keys of the batch are negatives too.
         mask_same_id: keys of the query's own id (in the queue and in the batch) are no negatives.
-        enqueue_before_logits: take up the keys of the batch before the loss and not after it. Every positive is then a
-            negative as well; only there to compare with runs that did so.
+        enqueue_before_logits: take up the keys before the loss, as old runs did: every positive is a negative as well.
         metrics: report accuracies as well.
         reduction: ``mean``, ``sum`` or ``none`` (``[B]``).
 

@@ -35,8 +35,7 @@ class MemoryQueueLoss(BaseContrastiveLoss):
     Args:
         embed_dim, queue_size: width behind the heads (default: ``projection_dim``), and entries per modality.
         denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.
-        average: ``anchors`` (as above), or ``pairs``: the mean over all positive pairs, in which samples with many of
-            them weigh more (``sum`` and ``none`` add the positives of a sample).
+        average: ``anchors`` (as above), or ``pairs``: sums over positives; ``mean`` is that of all positive pairs.
         mask_same_id: entries of the query's own id are no negatives.
         options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``.
 

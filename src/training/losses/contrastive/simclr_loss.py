@@ -25,9 +25,8 @@ class SimCLRLoss(BaseContrastiveLoss):
 
     Args:
         metrics: report accuracy and similarities as well.
-        options: ``temperature`` (``t``), heads, normalisation and ``reduction`` (over the ``2B`` rows; ``none`` gives
-            ``[2B]``, the rows of ``z_a`` first) of ``BaseContrastiveLoss``. ``vision_head`` is for ``z_a``,
-            ``text_head`` for ``z_b``; for two views of one modality use one head in the model instead.
+        options: of ``BaseContrastiveLoss``; ``none`` gives ``[2B]``, the rows of ``z_a`` first. ``vision_head`` is for
+            ``z_a``, ``text_head`` for ``z_b``; for two views of one modality use one head in the model instead.
 
     Returns:
         ``LossOutput`` with ``loss`` (for one sample a zero that keeps the graph); with ``metrics`` also ``accuracy``

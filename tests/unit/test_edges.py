@@ -34,11 +34,12 @@ from training.losses.functional import l2_normalize, standardize
 from training.losses.functional.activity import mean_activity
 from training.losses.functional.counter_random import counter_normal
 from training.losses.functional.cross_entropy import smooth_targets
+from training.losses.functional.normality import characteristic_distance, gaussian_quadrature
 from training.losses.functional.precision import eps_for
 from training.losses.perceptual import LPIPSLoss, VGGPerceptualLoss, lpips, lpips_distance, vgg
 from training.losses.perceptual.frozen import FrozenNetworkLoss, check_images, he_init
 from training.losses.perceptual.vgg import vgg19_features
-from training.losses.predictive import ContrastiveJEPALoss, HJEPALoss
+from training.losses.predictive import ContrastiveJEPALoss, HJEPALoss, SIGRegLoss
 from training.losses.temporal import EnergyLoss, PresentationSchedule, TemporalCrossEntropyLoss
 from training.losses.temporal.presentation import reaction_steps, stretch_pattern
 
@@ -726,6 +727,42 @@ def test_pooled_features_are_means() -> None:
     close(pooled(a, b, target_features_a=a, target_features_b=b)["contrastive_loss"], want)
 
 
+def test_a_mask_may_weigh_less_than_one_element() -> None:
+    loss = HJEPALoss(num_hierarchies=1, loss_type="mse", normalize_embeddings=False)
+    out = loss(torch.full((1, 1, 2), 3.0), torch.zeros(1, 1, 2), masks=torch.full((1, 1), 0.25))
+    close(float(out.loss), 9.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "knots"), [(-2.0, 2.0, 2), (-2.0, 2.0, 3), (-2.0, 2.0, 4), (-2.0, 2.0, 5), (-1.0, 3.0, 3)]
+)
+def test_sigreg_integrates_over_the_whole_interval(low: float, high: float, knots: int) -> None:
+    """Symmetric or not, with an even or an odd number of knots."""
+    g = torch.Generator().manual_seed(0)
+    x, directions = (torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    loss = SIGRegLoss(t_min=low, t_max=high, num_knots=knots).double()
+    points = torch.linspace(low, high, knots, dtype=torch.float64)
+    wanted = characteristic_distance(directions @ x.mT, points, gaussian_quadrature(points, 1.0)).mean() * 5
+    close(loss(x, directions=directions).loss, wanted)
+
+
+def test_sigreg_draws_two_sets_per_step() -> None:
+    """Steps 2 s and 2 s + 1 of the counter, for one set of embeddings the first of them."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, generator=g, dtype=torch.float64)
+    loss = SIGRegLoss(num_slices=4, shared_directions=False, seed=7).double()
+    for step in range(3):
+        assert int(loss.step) == step
+        single = loss.eval().regularize(x)
+        assert int(loss.step) == step
+        both = loss.train()(x, x)
+        for key, count in (("sigreg_loss_a", 2 * step), ("sigreg_loss_b", 2 * step + 1)):
+            drawn = counter_normal(4, 3, seed=7, step=torch.tensor(count), dtype=torch.float64)
+            given = nn.functional.normalize(drawn, dim=1)
+            close(both[key], loss(x, directions=given).loss.detach())
+        close(single.loss, both["sigreg_loss_a"])
+
+
 # --- temporal ---------------------------------------------------------------------------------------------------------
 
 
@@ -769,6 +806,7 @@ def test_a_schedule_has_no_state() -> None:
 def test_reaction_steps_tolerance() -> None:
     assert reaction_steps(3.0 + 3.6e-9, 1.0) == 4
     assert reaction_steps(3.0 + 2.4e-9, 1.0) == 3
+    assert reaction_steps(1.0 + 1.2e-9, 1.0) == 2
 
 
 def test_energy_per_sample() -> None:
@@ -803,3 +841,47 @@ def test_a_single_step_is_never_masked() -> None:
     inputs = torch.ones(1, 1, 2)
     shown, _ = PresentationSchedule(pattern="01", n_steps=1)(inputs, torch.zeros(1, 1, dtype=torch.int64))
     assert bool((shown == 1).all())
+
+
+def test_energy_of_several_steps_and_of_one_number_per_sample() -> None:
+    loss = EnergyLoss(select=["a"])
+    assert float(loss(activations={"a": [torch.tensor([[1.0]]), torch.tensor([[5.0]])]})) == 3.0
+    assert float(loss(activations={"a": torch.tensor([1.0, 3.0])})) == 2.0
+    with pytest.raises(ValueError, match=r"floating tensor \[B, \.\.\.\]"):
+        loss(activations={"a": torch.tensor(1.0)})
+
+
+def test_a_network_that_is_never_idle() -> None:
+    network = nn.Sequential(nn.Linear(1, 1))
+    loss = EnergyLoss(select=["Linear"], idle_attribute="idle")
+    loss.attach(network)
+    network(torch.ones(2, 1))
+    assert len(loss.report()) == 1
+
+
+def test_two_steps_are_masked() -> None:
+    schedule = PresentationSchedule(pattern="10", n_steps=2)
+    inputs, labels = schedule(torch.ones(1, 3), torch.tensor([4]))
+    assert inputs[0].tolist() == [[1.0] * 3, [0.0] * 3]
+    assert labels.tolist() == [[4, -1]]
+    # two steps of its own are a sequence, which is kept
+    assert PresentationSchedule(n_steps=5)(torch.ones(1, 2, 3), torch.zeros(1, 2, dtype=torch.int64))[0].shape[1] == 2
+
+
+@pytest.mark.parametrize(("pattern", "reaction", "message"), [("10", 4.0, "no label is left"), ("1011", 4.0, "1 of 2")])
+def test_lost_labels_are_said_where_the_schedule_is_made(pattern: str, reaction: float, message: str) -> None:
+    steps = {"10": 2, "1011": 8}[pattern]
+    with pytest.warns(UserWarning, match=message) as caught:
+        PresentationSchedule(pattern=pattern, n_steps=steps, reaction_time=reaction)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_shuffled_patterns() -> None:
+    g = torch.Generator().manual_seed(0)
+    schedule = PresentationSchedule(pattern="10", n_steps=2, shuffle=True, generator=g).train()
+    seen = {tuple(schedule(torch.ones(1, 1), torch.tensor([4]))[1][0].tolist()) for _ in range(20)}
+    assert seen == {(4, -1), (-1, 4)}
+    before = g.get_state()
+    single = PresentationSchedule(pattern="10", n_steps=1, shuffle=True, generator=g).train()
+    assert single(torch.ones(1, 1), torch.tensor([4]))[1].tolist() == [[4]]
+    assert torch.equal(g.get_state(), before)

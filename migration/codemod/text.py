@@ -153,20 +153,31 @@ def literal(node: ast.expr) -> tuple[bool, object]:
         return False, None
 
 
+_REST_OF_LINE = re.compile(r"[ \t]*,?[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n)")
+_COMMA = re.compile(r"\s*,?\s*")
+
+
 def remove_items(source: Source, items: Sequence[tuple[int, int]], doomed: set[int], close: int) -> list[Edit]:
     """Delete some of the comma-separated ``items`` that end before the bracket at ``close``."""
+
+    def line(index: int) -> Edit | None:
+        """The lines of an item that has them for itself."""
+        start, end = items[index]
+        rest = _REST_OF_LINE.match(source.text, end)
+        return Edit(source.line_start(start), rest.end(), "") if rest and source.starts_line(start) else None
+
     edits = []
     kept = [index for index in range(len(items)) if index not in doomed]
+    tail = kept[-1] + 1 if kept else 0
     for index in sorted(doomed):
-        start, end = items[index]
-        line = re.compile(r"[ \t]*,?[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n)").match(source.text, end)
-        if line and source.starts_line(start):
-            edits.append(Edit(source.line_start(start), line.end(), ""))
-        elif index + 1 < len(items):
-            edits.append(Edit(start, items[index + 1][0], ""))
-        elif kept:
-            edits.append(Edit(items[kept[-1]][1], end, ""))
-        else:
-            comma = re.compile(r"\s*,\s*").match(source.text, end)
-            edits.append(Edit(start, min(comma.end(), close) if comma else end, ""))
+        own = line(index)
+        if index >= tail and not all(map(line, range(tail, len(items)))):
+            # what is behind the last one that stays goes at once, with the comma before it
+            end = items[-1][1]
+            if kept:
+                return [*edits, Edit(items[tail - 1][1], end, "")]
+            comma = _COMMA.match(source.text, end)
+            return [Edit(items[0][0], min(comma.end(), close) if comma else end, "")]
+        following = next((other for other in kept if other > index), index)
+        edits.append(own or Edit(items[index][0], items[following][0], ""))
     return edits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from migration.catalog import builtin_catalog
 from migration.codemod import cli
 from migration.codemod.codes import RULES
 from tests.codemod.console import answer, sessions
-from tests.codemod.support import CATALOG, rewritten
+from tests.codemod.support import CATALOG, HERE, examples, rewritten
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "codemod"
 EXAMPLE = re.compile(r"Before:\n\n```python\n(.*?)```\n\nAfter(?:: unchanged\.|:\n\n```python\n(.*?)```)", re.S)
@@ -69,6 +70,22 @@ def test_the_page_on_results_tells_what_the_catalog_tells() -> None:
     (row,) = builtin_catalog().find("barlow_twins_loss.BarlowTwinsLoss")
     page = (DOCS / "TL041.md").read_text(encoding="utf-8")
     assert [key.new for key in row.cases[0].results.values()] == re.findall(r"`out\[\"(\w+)\"\]`", page)
+
+
+def test_the_tests_of_the_list_of_forms_exist() -> None:
+    text = (DOCS / "forms.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    named = {test for row in rows if row[0] != "| what" for test in re.findall(r"`([^`]+)`", row[-1])}
+    cases = {case.name for path in (HERE / "data").glob("*.txt") for case in examples(path)}
+    functions = {
+        f"{path.name}::{node.name}"
+        for path in HERE.glob("test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert named <= cases | functions
+    assert len(rows) > 80
+    assert all("`" in row[-1] for row in rows if row[0] != "| what")
 
 
 def test_the_hooks_are_for_the_whole_repository() -> None:

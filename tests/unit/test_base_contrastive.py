@@ -116,7 +116,7 @@ class TestProjection:
             ProjectionHead(4, 2)(torch.ones(1, 3))
         with pytest.raises(ValueError, match="output_dim"):
             ProjectionHead(4, 0)
-        with pytest.raises(ValueError, match="2 or 3"):
+        with pytest.raises(ValueError, match="one of 2, 3"):
             ProjectionHead(4, 2, layers=5)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypedDict
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -80,14 +79,9 @@ class BaseContrastiveLoss(
         )
         self.init_mining()
 
-    @abstractmethod
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss of one batch."""
-
     def compute_similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """Cosines (or inner products, without normalisation) of all rows, ``[A, B]``, not divided by temperature."""
-        a, b = self.normalize(a, b)
-        return dot_similarity(a, b)
+        return dot_similarity(*self.normalize(a, b))
 
     def create_positive_mask(self, batch_size: int, ids: Ids | None = None, *, device: torch.device) -> Tensor:
         """Boolean ``[B, B]``: the diagonal, or all pairs of equal ids.
@@ -111,9 +105,8 @@ class BaseContrastiveLoss(
         negative_lse: Tensor | None = None,
     ) -> Tensor:
         """InfoNCE per row of ``similarity``, which is divided by the temperature here. See ``functional.info_nce``."""
-        return info_nce(
-            self.scale_by_temperature(similarity), positive, label_smoothing=label_smoothing, negative_lse=negative_lse
-        )
+        logits = self.scale_by_temperature(similarity)
+        return info_nce(logits, positive, label_smoothing=label_smoothing, negative_lse=negative_lse)
 
     def nt_xent_loss(self, z_a: Tensor, z_b: Tensor) -> Tensor:
         """NT-Xent of two views, reduced. See ``functional.nt_xent``."""

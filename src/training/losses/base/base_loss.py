@@ -64,13 +64,12 @@ def require_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def require_features(rows: int = 1, /, **named: Tensor) -> None:
     """Raise ``ValueError`` unless all are floating ``[B, D]`` tensors of one shape, with ``rows`` (1 or 2) or more."""
-    shapes = {name: list(x.shape) for name, x in named.items()}
-    found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    found = ", ".join(f"{name} {list(x.shape)}" for name, x in named.items())
     if any(x.dim() != 2 for x in named.values()) or len({x.shape for x in named.values()}) > 1:
         raise ValueError(f"{' and '.join(named)} must have one common shape [B, D], found {found}")
     for name, x in named.items():
         if x.shape[0] == 0:
-            raise ValueError(f"{name} is an empty batch, found shape {shapes[name]}; at least one row is needed")
+            raise ValueError(f"{name} is an empty batch, found shape {list(x.shape)}; at least one row is needed")
         if x.shape[0] < rows:
             raise ValueError(f"at least two rows are needed, found {found}")
         if not x.is_floating_point():
@@ -81,10 +80,8 @@ class BaseLoss(nn.Module, ABC):
     """A loss with a checked reduction.
 
     Subclasses have keyword-only constructors, register themselves with ``@LossRegistry.register(name)`` and implement
-    ``forward``, which returns a tensor (one term) or ``self.output(loss=..., ...)`` (several terms, metrics).
-
-    State saved by the old class of the catalog loads into the new one: keys are renamed on the way in, under any
-    prefix, and only if the new keys are missing.
+    ``forward``, which returns a tensor (one term) or ``self.output(loss=..., ...)`` (several terms, metrics). State
+    saved by the old class loads: its keys are renamed, under any prefix, if the new ones are missing.
 
     Args:
         reduction: ``mean`` (over valid elements), ``sum`` or ``none``.
@@ -107,14 +104,9 @@ class BaseLoss(nn.Module, ABC):
         return reduce(loss, self.reduction, num_valid)
 
     def output(self, loss: Tensor, **entries: Tensor) -> LossOutput:
-        """A result with ``loss`` carrying the graph and every other entry detached.
-
-        Use ``self.output(loss, **{"recall@1": r})`` for keys that are no identifiers.
-        """
-        return LossOutput(
-            {"loss": loss, **{key: value.detach() if value.requires_grad else value for key, value in entries.items()}},
-            owner=compat.path_of(type(self)),
-        )
+        """A result with ``loss`` carrying the graph and every other entry (``**{"recall@1": r}``) detached."""
+        detached = {key: value.detach() if value.requires_grad else value for key, value in entries.items()}
+        return LossOutput({"loss": loss, **detached}, owner=compat.path_of(type(self)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         compat.upgrade_state(self, state_dict, prefix)

@@ -40,9 +40,7 @@ def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
     if not owner or torch.compiler.is_compiling():
         return None
     module = bridge()
-    if module is None:
-        return None
-    new: str | None = module.new_result_key(owner, key, known)
+    new: str | None = module.new_result_key(owner, key, known) if module else None
     return new
 
 

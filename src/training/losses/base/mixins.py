@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import l2_normalize
-from .base_loss import require_number
+from .base_loss import require_number, require_numbers
 from .projection import ProjectionHead
 
 __all__ = ["HardNegativeMiningMixin", "NormalizationMixin", "ProjectionMixin", "TemperatureScalingMixin"]
@@ -30,11 +30,8 @@ class TemperatureScalingMixin:
 
     def init_temperature(self, *, temperature: float, learnable: bool = False, max_scale: float = 100.0) -> None:
         """Set the temperature (greater than 0) and whether it is learned."""
-        require_number("temperature", temperature, low=0.0, exclusive=True)
-        require_number("max_scale", max_scale, low=0.0, exclusive=True)
-        self._temperature = float(temperature)
-        self.learnable_temperature = learnable
-        self.max_scale = max_scale
+        require_numbers(0.0, exclusive=True, temperature=temperature, max_scale=max_scale)
+        self._temperature, self.learnable_temperature, self.max_scale = float(temperature), learnable, max_scale
         if learnable:
             require_number("1 / temperature", 1.0 / temperature, high=max_scale)
             self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
@@ -42,20 +39,16 @@ class TemperatureScalingMixin:
     @property
     def scale(self) -> float | Tensor:
         """``1 / temperature``, with its graph when learnable."""
-        if self.learnable_temperature:
-            return self.logit_scale.exp().clamp(max=self.max_scale)
-        return 1.0 / self._temperature
+        return self.logit_scale.exp().clamp(max=self.max_scale) if self.learnable_temperature else 1 / self._temperature
 
     @property
     def temperature(self) -> float | Tensor:
         """The temperature: a float, or a 0-d tensor with graph when learnable. Assigning a float changes it."""
-        if self.learnable_temperature:
-            return 1.0 / self.logit_scale.exp().clamp(max=self.max_scale)
-        return self._temperature
+        return 1.0 / self.scale if self.learnable_temperature else self._temperature
 
     @temperature.setter
     def temperature(self, value: float) -> None:
-        require_number("temperature", value, low=0.0, exclusive=True)
+        require_numbers(0.0, exclusive=True, temperature=value)
         self._temperature = float(value)
         if self.learnable_temperature:
             with torch.no_grad():
@@ -63,9 +56,7 @@ class TemperatureScalingMixin:
 
     def scale_by_temperature(self, similarity: Tensor) -> Tensor:
         """``similarity / temperature``."""
-        if self.learnable_temperature:
-            return similarity * self.scale
-        return similarity / self._temperature
+        return similarity * self.scale if self.learnable_temperature else similarity / self._temperature
 
 
 class NormalizationMixin:
@@ -73,10 +64,8 @@ class NormalizationMixin:
 
     def init_normalization(self, *, normalize: bool = True, dim: int = -1, eps: float = 1e-12) -> None:
         """Switch, dimension, and the smallest length that is divided by."""
-        require_number("eps", eps, low=0.0, exclusive=True)
-        self.normalize_embeddings = normalize
-        self.normalize_dim = dim
-        self.normalize_eps = eps
+        require_numbers(0.0, exclusive=True, eps=eps)
+        self.normalize_embeddings, self.normalize_dim, self.normalize_eps = normalize, dim, eps
 
     def normalize(self, *features: Tensor) -> tuple[Tensor, ...]:
         """Each of ``features`` with unit length along the configured dimension (float32 for half precision)."""
@@ -97,30 +86,27 @@ class ProjectionMixin:
         layers: int = 2,
         final_batch_norm: bool = False,
     ) -> None:
-        """Create a head ``<name>_head`` per name if ``projection_dim`` is given; then ``input_dim`` is needed.
+        """A ``ProjectionHead`` called ``<name>_head`` per name, if ``input_dim`` and ``projection_dim`` are given.
 
         Raises:
-            ValueError: only one of ``input_dim`` and ``projection_dim`` is given, or a size is out of range.
+            ValueError: only one of the two is given, or a size is out of range.
         """
         if (input_dim is None) != (projection_dim is None):
-            raise ValueError(
-                "input_dim and projection_dim belong together, "
-                f"found input_dim={input_dim!r}, projection_dim={projection_dim!r}"
-            )
-        self.projection_names: tuple[str, ...] = names if projection_dim is not None else ()
-        if input_dim is None or projection_dim is None:
-            return
-        for name in names:
-            head = ProjectionHead(
-                input_dim, projection_dim, hidden_dim=hidden_dim, layers=layers, final_batch_norm=final_batch_norm
-            )
-            setattr(self, f"{name}_head", head)
+            found = f"input_dim={input_dim!r}, projection_dim={projection_dim!r}"
+            raise ValueError(f"input_dim and projection_dim belong together, found {found}")
+        self.projection_names: tuple[str, ...] = ()
+        if input_dim is not None and projection_dim is not None:
+            self.projection_names = names
+            for name in names:
+                head = ProjectionHead(
+                    input_dim, projection_dim, hidden_dim=hidden_dim, layers=layers, final_batch_norm=final_batch_norm
+                )
+                setattr(self, f"{name}_head", head)
 
     def project(self, **features: Tensor) -> tuple[Tensor, ...]:
         """Each of ``features`` through the head of its name (unchanged where there is none), in the given order."""
-        return tuple(
-            getattr(self, f"{name}_head")(x) if name in self.projection_names else x for name, x in features.items()
-        )
+        heads = self.projection_names
+        return tuple(getattr(self, f"{name}_head")(x) if name in heads else x for name, x in features.items())
 
 
 class HardNegativeMiningMixin:
@@ -128,24 +114,19 @@ class HardNegativeMiningMixin:
 
     def init_mining(self, *, percentile: float | None = None, weight: float = 1.0) -> None:
         """Negatives at or above the ``percentile`` (0 to 100) of their row are hard and get ``weight``."""
-        if percentile is not None:
-            require_number("percentile", percentile, low=0.0, high=100.0)
-        require_number("weight", weight, low=0.0)
-        self.hard_percentile = percentile
-        self.hard_weight = weight
+        require_numbers(0.0, 100.0, optional=True, percentile=percentile)
+        require_numbers(0.0, weight=weight)
+        self.hard_percentile, self.hard_weight = percentile, weight
 
     def mine_hard_negatives(self, similarity: Tensor, positive: Tensor) -> Tensor:
         """Weight of every pair as a negative: 0 for positives, ``weight`` for hard negatives, 1 for the others.
 
-        Args:
-            similarity: ``[R, C]``.
-            positive: boolean ``[R, C]``.
+        ``similarity`` and the boolean ``positive`` are ``[R, C]``.
         """
-        negative = ~positive
-        weights = negative.to(similarity.dtype)
+        weights = (~positive).to(similarity.dtype)
         if self.hard_percentile is None:
             return weights
         values = similarity.detach().masked_fill(positive, float("nan"))
         threshold = torch.nanquantile(values, self.hard_percentile / 100.0, dim=1, keepdim=True)
-        # a row without negatives has a NaN threshold, which no comparison meets
-        return torch.where(negative & (values >= threshold), weights * self.hard_weight, weights)
+        # no comparison meets NaN: neither that of a positive, nor the threshold of a row without negatives
+        return torch.where(values >= threshold, weights * self.hard_weight, weights)

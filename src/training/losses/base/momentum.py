@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .base_loss import require_number
+from .base_loss import require_numbers
 
 __all__ = ["MomentumEncoder"]
 
@@ -16,20 +16,14 @@ __all__ = ["MomentumEncoder"]
 class MomentumEncoder(nn.Module):
     """A frozen copy of ``encoder`` that follows it: ``theta_k <- m theta_k + (1 - m) theta_q`` (He et al. 2020).
 
-    Buffers (batch-norm statistics) are copied. The copy never requires gradients.
-
-    Args:
-        encoder: the trained module; it is copied, not owned.
-        momentum: ``m`` in [0, 1].
-        always_eval: keep the copy in eval mode (no dropout, batch norm with the stored statistics), also while the
-            wrapper is in train mode.
+    The encoder is copied, not owned; its buffers (batch-norm statistics) are copied at every update. ``momentum`` is
+    ``m`` in [0, 1]. ``always_eval`` keeps the copy in eval mode (no dropout, stored statistics), whatever the mode.
     """
 
     def __init__(self, encoder: nn.Module, *, momentum: float = 0.999, always_eval: bool = False) -> None:
         super().__init__()
-        require_number("momentum", momentum, low=0.0, high=1.0)
-        self.momentum = momentum
-        self.always_eval = always_eval
+        require_numbers(0.0, 1.0, momentum=momentum)
+        self.momentum, self.always_eval = momentum, always_eval
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
         self.train(encoder.training)
 

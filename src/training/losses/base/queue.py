@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base_loss import require_number
+from .base_loss import require_numbers
 
 __all__ = ["NO_ID", "FeatureQueue"]
 
@@ -19,11 +19,8 @@ class FeatureQueue(nn.Module):
     Rows are written in place and never copied, so a reader must not save them for a backward pass
     (``functional.bank_logsumexp`` does not). No host synchronisation.
 
-    Attributes:
-        features: ``[size, dim]``.
-        ids: ``[size]`` int64, ``NO_ID`` where none was given.
-        ptr: 0-d int64, next row to be written.
-        filled: 0-d int64, number of rows that hold something.
+    Buffers: ``features`` ``[size, dim]``; ``ids`` ``[size]``, ``NO_ID`` where none was given; ``ptr``, the next row to
+    be written; ``filled``, the number of rows that hold something. All but the first are int64.
     """
 
     features: Tensor
@@ -33,13 +30,12 @@ class FeatureQueue(nn.Module):
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        require_number("size", size, low=1, integer=True)
-        require_number("dim", dim, low=1, integer=True)
+        require_numbers(1, integer=True, size=size, dim=dim)
         self.size, self.dim = size, dim
         self.register_buffer("features", torch.zeros(size, dim))
         self.register_buffer("ids", torch.full((size,), NO_ID, dtype=torch.int64))
-        self.register_buffer("ptr", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        for name in ("ptr", "filled"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
 
     def require_width(self, features: Tensor) -> None:
         """Raise ``ValueError`` unless ``features`` are ``[B, dim]``."""
@@ -72,9 +68,7 @@ class FeatureQueue(nn.Module):
         Entries that are not filled are never kept, entries of the query's own id neither.
         """
         filled = (torch.arange(self.size, device=self.ptr.device) < self.filled)[None, :]
-        if ids is None:
-            return filled
-        return filled & (self.ids[None, :] != ids[:, None])
+        return filled if ids is None else filled & (self.ids[None, :] != ids[:, None])
 
     @property
     def fill_ratio(self) -> Tensor:

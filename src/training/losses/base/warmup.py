@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .base_loss import require_choice, require_number
+from .base_loss import require_choice, require_numbers
 
 __all__ = ["WARMUPS", "WarmupFactor"]
 
@@ -25,13 +25,9 @@ class WarmupFactor(nn.Module):
 
     * ``linear``: ``min(p, 1)``.
     * ``cosine``: ``(1 - cos(pi min(p, 1))) / 2``.
-    * ``damped``: 0.01 in epoch 0 and 0.3 in epoch 1, later ``p^0.33`` between 0.3 and 0.5: it never reaches 1. Kept for
-      runs that were tuned with it.
+    * ``damped``: 0.01 in epoch 0, 0.3 in epoch 1, later ``p^0.33`` between 0.3 and 0.5. For runs tuned with it.
 
-    Args:
-        kind: one of the above.
-        warmup_epochs: length of the warm-up.
-        num_epochs: length of the run, which turns steps into epochs.
+    ``warmup_epochs`` is the length of the warm-up, ``num_epochs`` that of the run, which turns steps into epochs.
     """
 
     epoch: Tensor
@@ -41,8 +37,7 @@ class WarmupFactor(nn.Module):
     def __init__(self, kind: str, *, warmup_epochs: int, num_epochs: int) -> None:
         super().__init__()
         require_choice("warmup", kind, WARMUPS)
-        require_number("warmup_epochs", warmup_epochs, low=0)
-        require_number("num_epochs", num_epochs, low=0)
+        require_numbers(0, warmup_epochs=warmup_epochs, num_epochs=num_epochs)
         self.kind, self.warmup_epochs, self.num_epochs = kind, warmup_epochs, num_epochs
         self._driven = False
         for name in ("epoch", "step", "total_steps"):
@@ -50,7 +45,7 @@ class WarmupFactor(nn.Module):
 
     def update_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0."""
-        require_number("epoch", epoch, low=0, integer=True)
+        require_numbers(0, integer=True, epoch=epoch)
         self.epoch.fill_(epoch)
         self._driven = True
 

@@ -20,15 +20,16 @@ _STYLE = """
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1080px;margin:0 auto;padding:24px 16px 60px}h1{font-size:26px;line-height:1.2;margin:0 0 4px}
-h2{font-size:18px;margin:34px 0 10px}p{margin:0 0 10px}.soft{color:var(--soft)}
+h2{font-size:18px;margin:34px 0 10px}p{margin:0 0 10px}.soft{color:var(--soft)}.note{margin-top:8px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(145px,1fr));gap:10px;margin:18px 0}
 .tile,.plot,details{background:var(--card);border:1px solid var(--line);border-radius:10px}
 .tile{padding:10px 14px}.tile b{display:block;font-size:22px;font-variant-numeric:tabular-nums}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:12px;align-items:start}
 .plot{padding:12px 14px;min-width:0}.plot h3{font-size:14px;margin:0 0 6px}svg{display:block;width:100%;height:auto}
 details{margin:0 0 8px;overflow:hidden}details[open]{padding-bottom:12px}
-summary{cursor:pointer;list-style:none;padding:10px 14px;display:grid;gap:2px 12px;align-items:center;
-grid-template-columns:minmax(0,2.1fr) minmax(0,1.6fr) 116px 112px 96px}
+summary,.heads{padding:10px 14px;display:grid;gap:2px 12px;align-items:center;
+grid-template-columns:minmax(0,2.1fr) minmax(0,1.6fr) 116px 112px 96px}summary{cursor:pointer;list-style:none}
+.heads{padding:0 15px 4px;font-size:12px;line-height:1.2;color:var(--soft);align-items:end}
 summary::-webkit-details-marker{display:none}summary>*{min-width:0;overflow-wrap:anywhere}
 .old{font-weight:600}.num{font-variant-numeric:tabular-nums;text-align:right}
 .badge{display:inline-block;padding:1px 9px;border-radius:20px;font-size:12px;font-weight:600;
@@ -43,9 +44,15 @@ text{font:10px system-ui,sans-serif;fill:var(--soft)}.bar{fill:var(--blue)}.dot{
 .axis{stroke:var(--line);stroke-width:1}.slow{fill:var(--gold)}.name{fill:var(--ink)}
 @media(max-width:640px){summary{grid-template-columns:minmax(0,1fr) auto}summary .new{grid-column:1/-1;order:3}
 summary .num{text-align:left;order:4;font-size:13px;color:var(--soft)}summary .last{text-align:right}
-.num.last:empty{display:none}h1{font-size:22px}
+.num.last:empty,.heads{display:none}h1{font-size:22px}
 .badge{justify-self:end}.tile:last-child:nth-child(odd){grid-column:1/-1}}
 """
+
+
+_HEADINGS = (
+    "<div class=heads><span>old</span><span>new</span><span>parity</span><span class=num>compared</span>"
+    "<span class=num>largest deviation</span></div>"
+)
 
 
 def _text(value: object) -> str:
@@ -108,14 +115,15 @@ def _name(old: str, bare: Counter[str]) -> str:
     return old if bare[name] > 1 else name
 
 
-def _speed(entries: Sequence[Mapping[str, Any]]) -> str:
+def _gains(entries: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
+    """Bars of old / new, to the right where the new loss takes less."""
     bare = Counter(e["old"].rpartition(".")[2] for e in entries)
-    timed = sorted((1 / e["time_ratio"], _name(e["old"], bare)) for e in entries if e["time_ratio"])[::-1]
+    found = sorted((1 / e[key], _name(e["old"], bare)) for e in entries if e[key])[::-1]
     row, left, width = 17, 168, 420
-    top = max([math.log2(max(timed[0][0], 2)) if timed else 1.0, -math.log2(timed[-1][0]) if timed else 1.0])
+    top = max([math.log2(max(found[0][0], 2)) if found else 1.0, -math.log2(found[-1][0]) if found else 1.0])
     middle, reach = left + 92, 88
-    parts = [f'<line class="axis" x1="{middle}" x2="{middle}" y1="0" y2="{row * len(timed)}"/>']
-    for line, (gain, name) in enumerate(timed):
+    parts = [f'<line class="axis" x1="{middle}" x2="{middle}" y1="0" y2="{row * len(found)}"/>']
+    for line, (gain, name) in enumerate(found):
         long = reach * math.log2(gain) / top
         y = line * row
         x = middle if long >= 0 else middle + long
@@ -124,7 +132,7 @@ def _speed(entries: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f'<text class="name" x="{left - 6}" y="{y + 12}" text-anchor="end">{_text(shown)}</text>')
         parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y + 3}" width="{abs(long):.1f}" height="11" rx="2"/>')
         parts.append(f'<text x="{width - 4}" y="{y + 12}" text-anchor="end">{gain:.2g}x</text>')
-    return _svg(width, row * max(1, len(timed)) + 4, parts, "speed of the new losses, old = 1")
+    return _svg(width, row * max(1, len(found)) + 4, parts, label)
 
 
 def _worst(entry: Mapping[str, Any], dtype: str) -> float | None:
@@ -188,7 +196,7 @@ def _tile(value: object, label: str, kind: str = "") -> str:
 
 
 def as_html(data: Mapping[str, Any]) -> str:
-    """One page: tiles, three plots, and a card per old symbol."""
+    """One page: tiles, four plots, and a card per old symbol."""
     entries: Sequence[Mapping[str, Any]] = data["symbols"]
     compared = [e for e in entries if e["calls"]]
     total = [sum(column) for column in zip(*(e["histogram"] for e in compared), strict=True)] or [0, 0]
@@ -203,10 +211,14 @@ def as_html(data: Mapping[str, Any]) -> str:
             _tile(failures, "beyond the tolerance", "bad" if failures else "exact"),
         ]
     )
+    plots = "".join(
+        f"<div class=plot><h3>{title}</h3>{_gains(compared, key, title)}</div>"
+        for title, key in (("Speed: old time / new time", "time_ratio"), ("Memory: old / new", "memory_ratio"))
+    )
     sections = []
     for system in dict.fromkeys(e["system"] for e in entries):
         cards = "".join(_entry_html(e) for e in entries if e["system"] == system)
-        sections.append(f"<h2>{_text(system)}</h2>{cards}")
+        sections.append(f"<h2>{_text(system)}</h2>{_HEADINGS}{cards}")
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width,initial-scale=1'>"
@@ -218,9 +230,8 @@ def as_html(data: Mapping[str, Any]) -> str:
         f"are measured against their largest entry.</p><div class=tiles>{tiles}</div><div class=plots>"
         f"<div class=plot><h3>Deviations by decade</h3>{_histogram(total)}<p class=soft>Heights are logarithmic.</p>"
         f"<h3>Old against new values</h3>{_scatter(points)}</div>"
-        f"<div class=plot><h3>Speed of the new losses, old = 1</h3>{_speed(compared)}"
-        "<p class=soft>Forward passes of the small batches of the suite; lengths are logarithmic.</p></div></div>"
-        f"{''.join(sections)}</main></body></html>"
+        f"{plots}</div><p class="soft note">Speed and memory are those of a forward pass on the small batches of the suite, "
+        f"lengths logarithmic. Blue: the new loss takes less.</p>{''.join(sections)}</main></body></html>"
     )
 
 

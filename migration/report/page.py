@@ -230,8 +230,8 @@ def as_html(data: Mapping[str, Any]) -> str:
         f"are measured against their largest entry.</p><div class=tiles>{tiles}</div><div class=plots>"
         f"<div class=plot><h3>Deviations by decade</h3>{_histogram(total)}<p class=soft>Heights are logarithmic.</p>"
         f"<h3>Old against new values</h3>{_scatter(points)}</div>"
-        f"{plots}</div><p class="soft note">Speed and memory are those of a forward pass on the small batches of the suite, "
-        f"lengths logarithmic. Blue: the new loss takes less.</p>{''.join(sections)}</main></body></html>"
+        f"{plots}</div><p class='soft note'>Speed and memory are those of a forward pass on the small batches of the "
+        f"suite, lengths logarithmic. Blue: the new loss takes less.</p>{''.join(sections)}</main></body></html>"
     )
 
 

@@ -1,4 +1,4 @@
-"""Pure functions: the mathematics of the losses. They import torch only and hold no state."""
+"""Pure functions: the mathematics of the losses. They import torch only and hold no state; all are listed here."""
 
 from __future__ import annotations
 

@@ -9,18 +9,6 @@ from torch.nn import functional as F
 from .precision import upcast
 from .similarity import dot_similarity, match_mask
 
-__all__ = [
-    "class_cross_entropy",
-    "info_nce",
-    "nt_xent",
-    "reduce",
-    "self_logits",
-    "smooth_targets",
-    "soft_cross_entropy",
-    "supervised_contrastive",
-    "uniform_targets",
-]
-
 
 def reduce(loss: Tensor, reduction: str, num_valid: Tensor | int | None = None) -> Tensor:
     """Mean, sum or nothing over all elements; ``mean`` divides by ``num_valid`` (at least 1) where it is given.
@@ -89,12 +77,9 @@ def info_nce(
     With one positive this is the softmax cross entropy of van den Oord et al. 2018; with several it is the expectation
     over a uniformly drawn positive. Rows without positives give zero.
 
-    Args:
-        logits: ``[B, C]``.
-        positive: boolean ``[B, C]``; default: the diagonal.
-        label_smoothing: share of the target that is spread evenly over the ``C`` columns.
-        negative_lse: ``[B]`` log-sum-exp of further negatives (a queue), which enter the denominator only.
-        dim: 0 for the columns in place of the rows (``[C]``), without a transposed copy.
+    ``logits`` are ``[B, C]``; ``positive`` boolean ``[B, C]`` (default: the diagonal); ``label_smoothing`` the share of
+    the target that is spread evenly over the columns; ``negative_lse`` ``[B]`` the log-sum-exp of further negatives (a
+    queue), which enter the denominator only; ``dim=0`` takes the columns for the rows, without a transposed copy.
     """
     scores = upcast(logits)
     excess: Tensor | float = 0.0
@@ -125,11 +110,7 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, *, redu
     ``l_i = -s_{i,p(i)} / t + log sum_{k != i} exp(s_ik / t)`` over the ``2B`` rows of ``[z_a; z_b]``, where ``p(i)`` is
     the other view of the same sample and ``s`` the inner product.
 
-    Args:
-        z_a: first view ``[B, D]``, normalised by the caller.
-        z_b: second view ``[B, D]``.
-        temperature: ``t > 0``.
-        reduction: ``mean``, ``sum`` or ``none`` (``[2B]``).
+    ``z_a`` and ``z_b`` are ``[B, D]``, normalised by the caller; ``reduction="none"`` gives ``[2B]``.
     """
     if z_a.shape != z_b.shape or z_a.dim() != 2:
         raise ValueError(f"z_a and z_b must both be [B, D], found {list(z_a.shape)} and {list(z_b.shape)}")
@@ -145,18 +126,12 @@ def supervised_contrastive(
     """Supervised contrastive loss, the ``L_out`` of Khosla et al. 2020, for rows of unit length.
 
     ``l_i = -1/|P_i| sum_{p in P_i} s_ip / t + log sum_{k != i} exp(s_ik / t)`` with ``P_i`` the other rows of the same
-    label. Rows without positives give zero and do not count in the mean.
-
-    Args:
-        features: ``[N, D]``, normalised by the caller (stack the views of a sample as rows).
-        labels: integer ``[N]``.
-        temperature: ``t > 0``.
-        reduction: ``mean`` (over rows that have positives), ``sum`` or ``none`` (``[N]``).
+    label. Rows without positives give zero and do not count in the mean. ``features`` are ``[N, D]``, normalised by the
+    caller (stack the views of a sample as rows), ``labels`` integer ``[N]``; ``reduction="none"`` gives ``[N]``.
     """
     if features.dim() != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"features must be [N, D] and labels [N], found {list(features.shape)} and {list(labels.shape)}"
-        )
+        found = f"{list(features.shape)} and {list(labels.shape)}"
+        raise ValueError(f"features must be [N, D] and labels [N], found {found}")
     positive = match_mask(labels).fill_diagonal_(False)
     loss = info_nce(self_logits(features, temperature), positive)
     return reduce(loss, reduction, positive.any(dim=1).sum())

@@ -10,16 +10,6 @@ from torch.utils.checkpoint import checkpoint
 
 from .precision import autocast_off, upcast
 
-__all__ = [
-    "center",
-    "covariance",
-    "covariance_energy",
-    "moments",
-    "off_diagonal_energy",
-    "squared_difference",
-    "standardize",
-]
-
 
 def center(x: Tensor) -> Tensor:
     """``x`` minus its mean over the rows, in float32 or better."""
@@ -56,23 +46,19 @@ def moments(x: Tensor, *, chunk_size: int | None = None, recompute: bool = False
 
     With centred rows, ``C = x^T x / (B - 1)`` is ``[D, D]`` and the Gram matrix ``G = x x^T / (B - 1)`` is ``[B, B]``.
     Both have the same sum of squares, so for ``B < D`` the energy is ``|G|^2 - sum_k C_kk^2`` (exact, also its
-    gradient; where one column outweighs all others by far the difference loses digits).
+    gradient; where one column outweighs all others by far the difference loses digits). Between forward and backward
+    only ``x`` (float32 or better, ``B >= 2``) and the smaller matrix are held: the centred rows are formed again.
 
-    Between forward and backward only ``x`` itself is held, and the smaller matrix: the centred rows are formed again.
-
-    Args:
-        x: ``[B, D]`` with ``B >= 2``, float32 or better.
-        chunk_size: columns of the matrix that are formed at a time, in the backward pass again; default: all.
-        recompute: form the matrix again in the backward pass instead of holding it.
+    ``chunk_size``: columns of the matrix that are formed at a time, in the backward pass again; default: all.
+    ``recompute``: form the matrix again in the backward pass instead of holding it.
     """
-    if torch.compiler.is_compiling():  # a compiler decides itself what it holds
-        if recompute:
-            variance, energy, _ = checkpoint(_moments, x, chunk_size, use_reentrant=False, preserve_rng_state=False)
-        else:
-            variance, energy, _ = _moments(x, chunk_size)
-    else:
-        variance, energy, _ = _Moments.apply(x, chunk_size, recompute)  # type: ignore[no-untyped-call]  # torch has no hint
-    return variance, energy
+    if not torch.compiler.is_compiling():
+        found = _Moments.apply(x, chunk_size, recompute)  # type: ignore[no-untyped-call]  # torch has no hint
+    elif recompute:
+        found = checkpoint(_moments, x, chunk_size, use_reentrant=False, preserve_rng_state=False)
+    else:  # a compiler decides itself what it holds
+        found = _moments(x, chunk_size)
+    return found[0], found[1]
 
 
 class _Moments(torch.autograd.Function):
@@ -94,9 +80,7 @@ class _Moments(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, None, None]:
         x, held = ctx.saved_tensors
         x = _center_exactly(x)
-        slope, pull = (
-            torch.zeros_like(x[0] if i == 0 else x[0, 0]) if g is None else g for i, g in enumerate(grads[:2])
-        )
+        slope, pull = (x.new_zeros(()) if grad is None else grad for grad in grads[:2])
         rows, wide = x.shape[0] - 1, _is_wide(x)
         # d variance / dx = 2 x / (B - 1), d energy / dx = 4 x C / (B - 1) without the diagonal of C
         if wide:
@@ -138,7 +122,7 @@ def _is_wide(x: Tensor) -> bool:
 
 def _blocks(x: Tensor, chunk_size: int | None) -> list[tuple[int, int]]:
     size = min(x.shape)
-    step = size if chunk_size is None else chunk_size
+    step = chunk_size or size
     return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from .precision import upcast
 
-__all__ = ["masked_logsumexp", "pair_info_nce"]
-
 
 def masked_logsumexp(logits: Tensor, keep: Tensor) -> Tensor:
     """``log sum_j keep_ij exp(s_ij)`` per row, in float32 or better.
@@ -41,13 +39,9 @@ def pair_info_nce(
     * ``pooled``: ``log(1 + e^{E_i - log sum_{p in P_i} e^{s_ip}})``, one term per anchor (no matter which
       ``denominator``).
 
-    Args:
-        logits: ``s``, ``[B, C]``, already divided by the temperature.
-        positive: boolean ``[B, C]``.
-        positives: one term per positive pair, or one per anchor.
-        denominator: all columns, or the positive in question and the negatives.
-        log_weights: ``log w``, ``[B, C]``; only the entries of negatives are used, and not by ``all``.
-        negative_lse: ``[B]`` log-sum-exp of further negatives (a queue).
+    ``logits`` are ``s``, ``[B, C]``, already divided by the temperature; ``positive`` is boolean ``[B, C]``;
+    ``log_weights`` are ``log w``, ``[B, C]``, of which those of negatives are used, and not by ``all``;
+    ``negative_lse`` ``[B]`` is the log-sum-exp of further negatives (a queue).
     """
     logits = upcast(logits)
     if positives == "per_pair" and denominator == "all":

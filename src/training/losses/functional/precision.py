@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "eps_for", "upcast"]
-
 
 def upcast(x: Tensor) -> Tensor:
     """``x`` in the dtype in which sums, exponentials and norms are taken: half precision becomes float32."""

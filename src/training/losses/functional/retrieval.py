@@ -7,42 +7,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["retrieval_accuracy", "retrieval_metrics", "retrieval_recall"]
 
-
-def _positives(similarity: Tensor, positive: Tensor | None) -> Tensor:
-    if positive is not None:
-        return positive
-    rows, columns = similarity.shape
-    return torch.eye(rows, columns, dtype=torch.bool, device=similarity.device)
+def _hits(similarity: Tensor, columns: Tensor, positive: Tensor | None) -> Tensor:
+    """Share of rows with a positive among the chosen ``columns`` ``[R, K]``; 0 without rows."""
+    if positive is None:
+        positive = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
+    return positive.gather(1, columns).any(dim=1).float().sum() / max(len(similarity), 1)
 
 
 @torch.no_grad()
 def retrieval_recall(similarity: Tensor, k: int, positive: Tensor | None = None) -> Tensor:
     """Recall at ``k``: share of rows with at least one positive among their ``k`` most similar columns.
 
-    Args:
-        similarity: ``[R, C]``; ``k`` is cut to ``C``.
-        k: at least 1.
-        positive: boolean ``[R, C]``; default: the diagonal.
-
-    Returns:
-        0-d float32 tensor; 0 for an empty matrix.
+    ``similarity`` is ``[R, C]``, ``k`` at least 1 and cut to ``C``, ``positive`` boolean ``[R, C]`` (default: the
+    diagonal). The result is a 0-d float32 tensor, 0 for an empty matrix.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, found {k}")
-    if similarity.numel() == 0:
-        return torch.zeros((), device=similarity.device)
-    top = similarity.topk(min(k, similarity.shape[1]), dim=1).indices
-    return _positives(similarity, positive).gather(1, top).any(dim=1).float().mean()
+    return _hits(similarity, similarity.topk(min(k, similarity.shape[1]), dim=1).indices, positive)
 
 
 @torch.no_grad()
 def retrieval_accuracy(similarity: Tensor, positive: Tensor | None = None) -> Tensor:
     """Share of rows whose most similar column is a positive: recall at 1, with ties going to the first column."""
     if similarity.numel() == 0:
-        return torch.zeros((), device=similarity.device)
-    return _positives(similarity, positive).gather(1, similarity.argmax(dim=1, keepdim=True)).float().mean()
+        return similarity.new_zeros((), dtype=torch.float32)
+    return _hits(similarity, similarity.argmax(dim=1, keepdim=True), positive)
 
 
 @torch.no_grad()

@@ -12,8 +12,6 @@ from torch.nn import functional as F
 
 from .precision import autocast_off, upcast
 
-__all__ = ["dot_similarity", "encode_ids", "l2_normalize", "match_mask"]
-
 
 def l2_normalize(x: Tensor, *, dim: int = -1, eps: float = 1e-12) -> Tensor:
     """Rows of unit Euclidean length: ``x / max(|x|, eps)``; half precision is computed and returned in float32."""
@@ -30,11 +28,8 @@ def encode_ids(ids: Tensor | Sequence[int] | Sequence[str], *, device: torch.dev
     """Ids as an int64 vector in which equal ids, and only these, have equal numbers.
 
     Integer and boolean tensors are used as they are, lists of integers likewise, strings through a 63-bit digest, so
-    that ids of different batches can be compared. Pass a tensor where the caller is compiled.
-
-    Args:
-        ids: 1-D integer tensor, or a list of integers, or a list of strings.
-        device: device of the result; default: that of ``ids``, or the CPU.
+    that ids of different batches can be compared. Pass a tensor where the caller is compiled. ``device`` is that of the
+    result; default: that of ``ids``, or the CPU.
 
     Raises:
         ValueError: other element types, mixed types, or more than one dimension.

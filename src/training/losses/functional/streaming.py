@@ -7,8 +7,6 @@ from torch import Tensor
 
 from .precision import autocast_off, upcast
 
-__all__ = ["bank_logsumexp", "bank_logsumexp_max"]
-
 
 def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Tensor) -> Tensor:
     """``log sum_k keep_ik exp(scale <query_i, bank_k>)`` per row, with the bank as a constant.
@@ -17,11 +15,9 @@ def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Ten
     bank may be written in place between forward and backward, and nothing of size ``B x K`` or ``K x D`` is kept.
     First derivatives only.
 
-    Args:
-        query: ``[B, D]``.
-        bank: ``[K, D]``; gets no gradient.
-        scale: factor of the inner products (1 / temperature); a 0-d tensor gets a gradient.
-        keep: boolean ``[B, K]`` or ``[1, K]``: entries that count. A row without any gives -inf and no gradient.
+    ``query`` is ``[B, D]``; ``bank`` ``[K, D]`` gets no gradient; ``scale`` (1 / temperature) gets one if it is a 0-d
+    tensor; ``keep``, boolean ``[B, K]`` or ``[1, K]``, are the entries that count. A row without any gives -inf and no
+    gradient.
     """
     return bank_logsumexp_max(query, bank, scale, keep)[0]
 
@@ -29,9 +25,7 @@ def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Ten
 def bank_logsumexp_max(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """As ``bank_logsumexp``, with the largest scaled inner product of each row (no gradient, -inf for none)."""
     query = upcast(query)
-    if not isinstance(scale, Tensor):
-        scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
-    scale = scale.to(query.dtype)
+    scale = torch.as_tensor(scale, device=query.device).to(query.dtype)
     point, factor = query.detach(), scale.detach()
     with torch.no_grad(), autocast_off(query):
         bank = bank.to(query.dtype)

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from .barlow_twins import BarlowTwinsLoss
-from .clip_loss import CLIPLoss
-from .cross_modal_vicreg import CrossModalVICRegLoss
-from .dcl import DecoupledContrastiveLoss
-from .decorrelation import DecorrelationLoss
-from .decoupled_loss import IntraInterModalLoss
-from .dynamic_temperature_loss import DynamicTemperatureLoss
-from .hard_negative_loss import HardNegativeLoss
-from .hybrid_pretrain_vicreg import HybridPretrainVICRegLoss
-from .info_nce import InfoNCELoss
-from .moco import MoCoLoss
-from .moco_loss import MemoryQueueLoss
-from .simclr_loss import SimCLRLoss
-from .vicreg import AdaptiveVICRegLoss, VICRegLoss
+from .barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
+from .clip_loss import CLIPLoss as CLIPLoss
+from .cross_modal_vicreg import CrossModalVICRegLoss as CrossModalVICRegLoss
+from .dcl import DecoupledContrastiveLoss as DecoupledContrastiveLoss
+from .decorrelation import DecorrelationLoss as DecorrelationLoss
+from .decoupled_loss import IntraInterModalLoss as IntraInterModalLoss
+from .dynamic_temperature_loss import DynamicTemperatureLoss as DynamicTemperatureLoss
+from .hard_negative_loss import HardNegativeLoss as HardNegativeLoss
+from .hybrid_pretrain_vicreg import HybridPretrainVICRegLoss as HybridPretrainVICRegLoss
+from .info_nce import InfoNCELoss as InfoNCELoss
+from .moco import MoCoLoss as MoCoLoss
+from .moco_loss import MemoryQueueLoss as MemoryQueueLoss
+from .simclr_loss import SimCLRLoss as SimCLRLoss
+from .vicreg import AdaptiveVICRegLoss as AdaptiveVICRegLoss
+from .vicreg import VICRegLoss as VICRegLoss
 
-__all__ = [
-    "AdaptiveVICRegLoss",
-    "BarlowTwinsLoss",
-    "CLIPLoss",
-    "CrossModalVICRegLoss",
-    "DecorrelationLoss",
-    "DecoupledContrastiveLoss",
-    "DynamicTemperatureLoss",
-    "HardNegativeLoss",
-    "HybridPretrainVICRegLoss",
-    "InfoNCELoss",
-    "IntraInterModalLoss",
-    "MemoryQueueLoss",
-    "MoCoLoss",
-    "SimCLRLoss",
-    "VICRegLoss",
-]
+__all__ = [name for name in globals() if name.endswith("Loss")]

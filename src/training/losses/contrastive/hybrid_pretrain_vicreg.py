@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_numbers
 from ..functional import info_nce, l2_normalize, retrieval_metrics
@@ -58,11 +58,6 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     positive, returned other keys in each phase, could run backwards, and did not save its phase.
     """
 
-    step: Tensor
-    trigger_step: Tensor
-    transition_progress: Tensor
-    alignment_gap: Tensor
-
     def __init__(
         self,
         *,
@@ -105,10 +100,8 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
             warmup_epochs=warmup_epochs,
             num_epochs=num_epochs,
         )
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("trigger_step", torch.full((), -1, dtype=torch.int64))
-        self.register_buffer("transition_progress", torch.zeros(()))
-        self.register_buffer("alignment_gap", torch.zeros(()))
+        self.step, self.trigger_step = nn.Buffer(torch.tensor(0)), nn.Buffer(torch.tensor(-1))
+        self.transition_progress, self.alignment_gap = nn.Buffer(torch.zeros(())), nn.Buffer(torch.zeros(()))
 
     def update_epoch(self, epoch: int) -> None:
         """Tell the warm-up of VICReg the epoch."""

@@ -500,6 +500,11 @@ class Rewriter:
         elif any(self.context.blocked(s) for s in symbols.values()):
             reason = "one of its names is left"
         if reason:
+            for site in self.analysis.sites.values():
+                # a star that stays binds the old name again
+                before = site.scope is self.scopes.module and site.statement.lineno < statement.lineno
+                if site.symbol is not None and before and site.local in known:
+                    symbols[id(site.symbol)] = site.symbol
             if symbols:
                 for symbol in symbols.values():
                     self.block(symbol, statement, "TL038", f"star import of {module}: {reason}")

@@ -26,7 +26,8 @@ from training.losses.balancing import (
     gradnorm,
 )
 from training.losses.balancing.monitor import RESOLUTION
-from training.losses.base import BaseLoss, BaseSupervisedLoss, require_number, require_numbers
+from training.losses.base import BaseLoss, BaseSupervisedLoss, FeatureQueue, require_number, require_numbers
+from training.losses.base.base_loss import require_features
 from training.losses.base.mixins import HardNegativeMiningMixin, TemperatureScalingMixin
 from training.losses.base.warmup import WarmupFactor
 from training.losses.contrastive import CrossModalVICRegLoss, HybridPretrainVICRegLoss
@@ -362,8 +363,32 @@ def test_weighted_cross_entropy_by_hand() -> None:
         Rows(class_weights=torch.tensor([-1.0, 1.0]))
 
 
+def test_options_of_supervised_losses() -> None:
+    """Also: an ignored row has no class, and a sum of weights below 1 divides as any other."""
+    for bad in ({"label_smoothing": 1.2}, {"ignore_index": 0.5}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            Rows(**bad)
+    one = Rows(reduction="mean", class_weights=torch.tensor([3.0]))
+    assert float(one(torch.zeros(2, 1), torch.tensor([0, -100]))) == 0.0
+    light = Rows(reduction="mean")(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0.5]))
+    close(float(light), math.log(2.0))
+
+
 class Pieces(TemperatureScalingMixin, HardNegativeMiningMixin, nn.Module):
     pass
+
+
+def test_learned_temperatures_scale_as_fixed_ones() -> None:
+    similarity = torch.tensor([0.5, -0.25])
+    for learnable in (False, True):
+        made = Pieces()
+        made.init_temperature(temperature=0.0125, learnable=learnable)  # 80, of the 100 that are allowed
+        close(made.scale_by_temperature(similarity).detach(), torch.tensor([40.0, -20.0]))
+    made.init_temperature(temperature=4.0, learnable=True, max_scale=0.5)
+    close(float(made.scale.detach()), 0.25)
+    for bad in ({"temperature": 0.009}, {"temperature": 4.0, "max_scale": 0.0}):
+        with pytest.raises(ValueError, match=r"1 / temperature|max_scale"):
+            made.init_temperature(learnable=True, **bad)
 
 
 def test_learned_temperature_of_one() -> None:
@@ -414,6 +439,35 @@ def test_a_warmup_that_nobody_drives_says_so_once(driven: str, caplog: pytest.Lo
         warmup(torch.zeros(()))
         warmup(torch.zeros(()))
     assert len(caplog.records) == (0 if driven else 1)
+
+
+def test_a_warmup_takes_whole_epochs_and_goes_on_where_it_was_saved(caplog: pytest.LogCaptureFixture) -> None:
+    warmup = WarmupFactor("linear", warmup_epochs=2, num_epochs=4).train()
+    with pytest.raises(ValueError, match="epoch"):
+        warmup.update_epoch(0.5)
+    warmup.load_state_dict(warmup.state_dict())
+    with caplog.at_level(logging.WARNING):
+        warmup(torch.zeros(()))
+    assert not caplog.records
+
+
+def test_enough_rows() -> None:
+    require_features(2, a=torch.zeros(2, 1))
+    require_features(a=torch.zeros(1, 3))
+    for rows, shape in ((2, (1, 3)), (1, (0, 3))):
+        with pytest.raises(ValueError, match="row"):
+            require_features(rows, a=torch.zeros(shape))
+
+
+def test_more_rows_than_a_queue_holds() -> None:
+    """The last ones stay, where they would have come to stand one after the other."""
+    queue, single = FeatureQueue(4, 1), FeatureQueue(4, 1)
+    for rows in (torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[4.0], [5.0], [6.0], [7.0], [8.0], [9.0]])):
+        queue.enqueue(rows)
+        for row in rows:
+            single.enqueue(row[None])
+    assert queue.features.tolist() == single.features.tolist() == [[9.0], [6.0], [7.0], [8.0]]
+    assert int(queue.ptr) == int(single.ptr) == 1
 
 
 class Plain(BaseLoss):

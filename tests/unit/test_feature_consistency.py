@@ -123,8 +123,8 @@ def test_what_cannot_be_compared_raises() -> None:
         ({"vision_features": F1}, "vision_features need"),
         ({"text_features": F1, "text_inputs": F2}, "text_features need"),
         ({"vision_inputs": drawn(5, 3)}, "are needed"),
-        ({"vision_features": F1, "reference_vision_features": F2[:, :2]}, "one shape"),
-        ({"vision_features": F1[:0], "reference_vision_features": F2[:0]}, "B >= 1"),
+        ({"vision_features": F1, "reference_vision_features": F2[:, :2]}, "one common shape"),
+        ({"vision_features": F1[:0], "reference_vision_features": F2[:0]}, "at least one row"),
     ):
         with pytest.raises(ValueError, match=match):
             loss(**kwargs)

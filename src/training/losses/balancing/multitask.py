@@ -43,6 +43,7 @@ class MultiTaskLoss(BaseLoss):
     the start) that validation leaves alone; a batch without any task raises; losses may return a dict.
     """
 
+    shown = ("weighting", "weights")
     running_loss: Tensor
 
     def __init__(
@@ -100,7 +101,3 @@ class MultiTaskLoss(BaseLoss):
         if len(set(self.weights.values())) > 1:
             inverse = inverse * torch.stack([inverse.new_full((), weight) for weight in self.weights.values()])
         return dict(zip(self.tasks, (inverse / inverse.sum()).unbind(), strict=True))
-
-    def extra_repr(self) -> str:
-        """Configuration."""
-        return f"weighting={self.weighting!r}, weights={self.weights}"

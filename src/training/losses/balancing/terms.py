@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -74,6 +74,7 @@ class TermsLoss(BaseLoss):
             ``{"vicreg": {"z_a": "vision_features", "z_b": "text_features"}}``.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ()  # the terms are sub-modules
     terms: nn.ModuleDict
 
     def __init__(
@@ -120,7 +121,3 @@ class TermsLoss(BaseLoss):
             shapes = {name: list(value.shape) for name, value in values.items()}
             raise ValueError(f"the terms must return values of one shape, found {shapes}")
         return values, metrics
-
-    def extra_repr(self) -> str:
-        """Nothing: the terms are sub-modules."""
-        return ""

@@ -24,11 +24,8 @@ class WeightedSumLoss(TermsLoss):
 
     Example::
 
-        loss = WeightedSumLoss(
-            terms={"clip": CLIPLoss(), "vicreg": VICRegLoss()},
-            weights={"vicreg": 0.1},
-            arguments={"vicreg": {"z_a": "vision_features", "z_b": "text_features"}},
-        )
+        names = {"vicreg": {"z_a": "vision_features", "z_b": "text_features"}}
+        loss = WeightedSumLoss(terms={"clip": CLIPLoss(), "vicreg": VICRegLoss()}, arguments=names)
         out = loss(vision_features=v, text_features=t)
 
     Args:
@@ -49,6 +46,8 @@ class WeightedSumLoss(TermsLoss):
     Differs from the old classes (three losses, a list of criteria, an image trio): any number of terms, keys that
     cannot collide, no host synchronisation, weight 0 costs nothing, each term gets the arguments that it has.
     """
+
+    shown = ("weights",)
 
     def __init__(
         self,
@@ -80,7 +79,3 @@ class WeightedSumLoss(TermsLoss):
             entries[f"weighted.{name}"] = weighted[name] if name in values and weight != 1 else raw
             entries[f"weights.{name}"] = like.new_full((), weight)
         return self.output(loss, **entries, **metrics)
-
-    def extra_repr(self) -> str:
-        """Weights."""
-        return f"weights={self.weights}"

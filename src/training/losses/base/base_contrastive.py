@@ -118,10 +118,8 @@ class BaseContrastiveLoss(
     ) -> tuple[Tensor, Tensor]:
         """Cosines ``[B, B]`` (rows: vision, columns: text) behind the heads, and which pairs belong together.
 
-        Args:
-            vision_features: ``[B, D]``.
-            text_features: ``[B, D]``; row ``i`` belongs to image ``i``.
-            match_ids: one id per pair, integers (tensor or list) or strings; equal ids are positives.
+        Row ``i`` of ``text_features`` ``[B, D]`` belongs to row ``i`` of ``vision_features``; ``match_ids`` has one id
+        per pair, integers (tensor or list) or strings: equal ids are positives.
 
         Raises:
             ValueError: the features are no two ``[B, D]`` batches of one shape with ``B >= 1``, or the ids do not fit.

@@ -25,9 +25,6 @@ class TemperatureScalingMixin:
     ``exp(logit_scale)`` is clamped to ``max_scale``.
     """
 
-    logit_scale: nn.Parameter
-    max_scale: float
-
     def init_temperature(self, *, temperature: float, learnable: bool = False, max_scale: float = 100.0) -> None:
         """Set the temperature (greater than 0) and whether it is learned."""
         require_numbers(0.0, exclusive=True, temperature=temperature, max_scale=max_scale)

@@ -23,19 +23,14 @@ class FeatureQueue(nn.Module):
     be written; ``filled``, the number of rows that hold something. All but the first are int64.
     """
 
-    features: Tensor
-    ids: Tensor
-    ptr: Tensor
-    filled: Tensor
-
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         require_numbers(1, integer=True, size=size, dim=dim)
         self.size, self.dim = size, dim
-        self.register_buffer("features", torch.zeros(size, dim))
-        self.register_buffer("ids", torch.full((size,), NO_ID, dtype=torch.int64))
-        for name in ("ptr", "filled"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+        self.features = nn.Buffer(torch.zeros(size, dim))
+        self.ids = nn.Buffer(torch.full((size,), NO_ID, dtype=torch.int64))
+        self.ptr = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.filled = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def require_width(self, features: Tensor) -> None:
         """Raise ``ValueError`` unless ``features`` are ``[B, dim]``."""

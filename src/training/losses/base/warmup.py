@@ -30,18 +30,13 @@ class WarmupFactor(nn.Module):
     ``warmup_epochs`` is the length of the warm-up, ``num_epochs`` that of the run, which turns steps into epochs.
     """
 
-    epoch: Tensor
-    step: Tensor
-    total_steps: Tensor
-
     def __init__(self, kind: str, *, warmup_epochs: int, num_epochs: int) -> None:
         super().__init__()
         require_choice("warmup", kind, WARMUPS)
         require_numbers(0, warmup_epochs=warmup_epochs, num_epochs=num_epochs)
         self.kind, self.warmup_epochs, self.num_epochs = kind, warmup_epochs, num_epochs
         self._driven = False
-        for name in ("epoch", "step", "total_steps"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+        self.epoch, self.step, self.total_steps = (nn.Buffer(torch.zeros((), dtype=torch.int64)) for _ in range(3))
 
     def update_epoch(self, epoch: int) -> None:
         """Set the epoch, counted from 0."""

@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
-from .cross_entropy import (
-    class_cross_entropy,
-    info_nce,
-    nt_xent,
-    reduce,
-    self_logits,
-    smooth_targets,
-    soft_cross_entropy,
-    supervised_contrastive,
-    uniform_targets,
-)
-from .moments import (
-    center,
-    covariance,
-    covariance_energy,
-    moments,
-    off_diagonal_energy,
-    squared_difference,
-    standardize,
-)
-from .multi_positive import masked_logsumexp, pair_info_nce
-from .precision import autocast_off, eps_for, upcast
-from .retrieval import retrieval_accuracy, retrieval_metrics, retrieval_recall
-from .similarity import dot_similarity, encode_ids, l2_normalize, match_mask
-from .soft_dtw import soft_dtw
-from .streaming import bank_logsumexp, bank_logsumexp_max
+from .cross_entropy import class_cross_entropy as class_cross_entropy
+from .cross_entropy import info_nce as info_nce
+from .cross_entropy import nt_xent as nt_xent
+from .cross_entropy import reduce as reduce
+from .cross_entropy import self_logits as self_logits
+from .cross_entropy import smooth_targets as smooth_targets
+from .cross_entropy import soft_cross_entropy as soft_cross_entropy
+from .cross_entropy import supervised_contrastive as supervised_contrastive
+from .cross_entropy import uniform_targets as uniform_targets
+from .moments import center as center
+from .moments import covariance as covariance
+from .moments import covariance_energy as covariance_energy
+from .moments import moments as moments
+from .moments import off_diagonal_energy as off_diagonal_energy
+from .moments import squared_difference as squared_difference
+from .moments import standardize as standardize
+from .multi_positive import masked_logsumexp as masked_logsumexp
+from .multi_positive import pair_info_nce as pair_info_nce
+from .precision import autocast_off as autocast_off
+from .precision import eps_for as eps_for
+from .precision import upcast as upcast
+from .retrieval import retrieval_accuracy as retrieval_accuracy
+from .retrieval import retrieval_metrics as retrieval_metrics
+from .retrieval import retrieval_recall as retrieval_recall
+from .similarity import dot_similarity as dot_similarity
+from .similarity import encode_ids as encode_ids
+from .similarity import l2_normalize as l2_normalize
+from .similarity import match_mask as match_mask
+from .soft_dtw import soft_dtw as soft_dtw
+from .streaming import bank_logsumexp as bank_logsumexp
+from .streaming import bank_logsumexp_max as bank_logsumexp_max
 
-__all__ = [
-    "autocast_off",
-    "bank_logsumexp",
-    "bank_logsumexp_max",
-    "center",
-    "class_cross_entropy",
-    "covariance",
-    "covariance_energy",
-    "dot_similarity",
-    "encode_ids",
-    "eps_for",
-    "info_nce",
-    "l2_normalize",
-    "masked_logsumexp",
-    "match_mask",
-    "moments",
-    "nt_xent",
-    "off_diagonal_energy",
-    "pair_info_nce",
-    "reduce",
-    "retrieval_accuracy",
-    "retrieval_metrics",
-    "retrieval_recall",
-    "self_logits",
-    "smooth_targets",
-    "soft_cross_entropy",
-    "soft_dtw",
-    "squared_difference",
-    "standardize",
-    "supervised_contrastive",
-    "uniform_targets",
-    "upcast",
-]
+__all__ = [name for name, value in globals().items() if callable(value)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_numbers
+from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_features, require_numbers
 from ..functional import l2_normalize, upcast
 from ..loss_registry import LossRegistry
 
@@ -121,9 +120,7 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
                     f"{name}_features need reference_{name}_features, or {name}_inputs and a reference_{name}_model; "
                     f"both are needed, found no {'features' if features is None else 'reference'}"
                 )
-            if features.shape != reference.shape or features.dim() != 2 or features.shape[0] == 0:
-                found = f"found {list(features.shape)} and {list(reference.shape)}"
-                raise ValueError(f"{name}_features and their reference must have one shape [B, D] with B >= 1, {found}")
+            require_features(**{f"{name}_features": features, f"reference_{name}_features": reference})
             distances[name] = self.apply_reduction(self._distance(features, reference))
         if not distances:
             raise ValueError("vision_features or text_features with their reference are needed, found none")
@@ -136,7 +133,7 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
         model = getattr(self, f"reference_{name}_model")
         if model is None or inputs is None:
             return None
-        with torch.no_grad() if self.freeze_reference else contextlib.nullcontext():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_reference):
             unpack = self.unpack_inputs and isinstance(inputs, Mapping)
             features: Tensor = model(**inputs) if unpack else model(inputs)
         return features

@@ -61,7 +61,9 @@ class Lookups(References):
             names = self._names_of(key, scope)
             self.looked_up |= names
             for name in sorted(names):
-                reference = self._name_reference(scope.bindings[name], scope, frozenset())
+                bound = name in scope.bindings
+                reference = self._name_reference(scope.bindings[name], scope, frozenset()) if bound else None
+                reference = reference or self._star_reference(name)
                 for symbol in reference.symbols.values() if reference else ():
                     if self.rules.arguments_change(symbol):
                         message = f"{symbol.name} is looked up by its name; calls are out of sight"
@@ -108,6 +110,7 @@ class Lookups(References):
         elif isinstance(key, ast.BinOp):
             first = key.left
         begin = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
-        names = self.interesting.intersection(scope.bindings)
+        stars = {name for _, module in self.stars for name in self.rules.in_module[module]}
+        names = self.interesting.intersection({*scope.bindings, *(stars if scope is self.scopes.module else ())})
         whole = first is key and begin
         return {name for name in names if (name == begin if whole else name.startswith(begin))}

@@ -520,6 +520,8 @@ class Project:
             raise FileError("TL095", f"the result would not parse: {error}") from error
         edits: list[Edit] = []
         for again in modules:
+            if any(_repeats(node) for node in again.analysis.scopes.scope_of):
+                raise FileError("TL095", "the result would pass an argument twice")
             if kind == "document":
                 edits += self._document_plan(again, context).edits
                 continue
@@ -561,6 +563,12 @@ def _number_note(symbol: Symbol, target: Target) -> tuple[str, str] | None:
     what = "; ".join(case.deviations)
     where = f"same numbers in this domain: {case.domain}. Elsewhere: " if case.domain else ""
     return "TL020", f"{symbol.name} -> {target.name}: {where}{what}"
+
+
+def _repeats(node: ast.AST) -> bool:
+    """Whether a call has a keyword twice, which parses but does not compile."""
+    names = [keyword.arg for keyword in node.keywords if keyword.arg] if isinstance(node, ast.Call) else []
+    return len(set(names)) < len(names)
 
 
 def _same_signature(node: ast.ClassDef | ast.FunctionDef, symbol: Symbol) -> bool:

@@ -72,6 +72,7 @@ class Rewriter:
         self.plan = Plan()
         self.outputs: dict[ast.stmt, dict[int, list[New]]] = {}
         self.new_names: dict[str, str] = {}
+        self.done: set[Use] = set()
         self.comment_names = set(re.findall(r"\w+", " ".join(re.findall(r"#\s*type:[^\r\n]*", self.source.text))))
 
     def make(self) -> Plan:
@@ -142,8 +143,9 @@ class Rewriter:
         )
 
     def _arguments(self, use: Use) -> None:
-        if self.context.blocked(use.symbol):
+        if use in self.done or self.context.blocked(use.symbol):
             return
+        self.done.add(use)  # two star imports of one module have the same uses
         self.plan.edits += use.edits
         for code, line, message in use.changes:
             self.plan.findings.append(
@@ -495,6 +497,8 @@ class Rewriter:
             reason = "the file re-exports what it imports by star"
         elif not uses:
             reason = "no name that it supplies is in sight"
+        elif self.analysis.looked_up.intersection(known).difference(uses):
+            reason = "a name that it may supply is looked up"
         elif strange and not others:
             reason = f"it may also supply {', '.join(strange[:5])}"
         elif any(self.context.blocked(s) for s in symbols.values()):

@@ -300,6 +300,8 @@ def test_a_result_that_would_change_again_is_refused(tmp_path: Path, monkeypatch
 
     spoiled(lambda text: text + "x = (\n")
     assert run(tmp_path, "--write") == 2
+    spoiled(lambda text: text + "f(a=1, a=2)\n")
+    assert run(tmp_path, "--write") == 2
     spoiled(lambda text: text + "y = 1\n")
     assert run(tmp_path, "--write") == 2
     assert (tmp_path / "a.py").read_text() == OLD

@@ -56,10 +56,7 @@ class CLIPLoss(BaseContrastiveLoss):
     def forward(
         self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None, logits: Tensor | None = None
     ) -> LossOutput:
-        """The loss of one batch; inputs as in ``match_pairs``.
-
-        ``logits``: similarities ``[B, B]`` over temperature, made elsewhere; the features then give the batch size.
-        """
+        """The loss of one batch; inputs as in ``match_pairs``; ``logits``: cosines over temperature, made elsewhere."""
         require_features(vision_features=vision_features, text_features=text_features)
         batch, device = vision_features.shape[0], vision_features.device
         positive = None if match_ids is None else self.create_positive_mask(batch, match_ids, device=device)

@@ -82,11 +82,9 @@ class IntraInterModalLoss(BaseContrastiveLoss):
         rows = pair_info_nce(logits, positive, positives=self.positives)
         columns = pair_info_nce(logits.mT, positive.mT, positives=self.positives)
         terms = positive if self.positives == "per_pair" or self.average == "pairs" else ~positive.all(dim=1)
-        entries = self.two_way_output(rows, columns, terms.sum())
-        inter = entries.pop("loss")
-        intra_vision, intra_text = (self._intra(x, positive) for x in (vision, text))
-        intra = self.vision_weight * intra_vision + self.text_weight * intra_text
-        entries.update(intra_vision_loss=intra_vision, intra_text_loss=intra_text)
+        own_v, own_t = (self._intra(x, positive) for x in (vision, text))
+        entries = self.two_way_output(rows, columns, terms.sum(), intra_vision_loss=own_v, intra_text_loss=own_t)
+        inter, intra = entries.pop("loss"), self.vision_weight * own_v + self.text_weight * own_t
         metrics = retrieval_metrics(similarity, positive, ks=()) if self.metrics else {}
         return self.output(inter + intra, inter_modal_loss=inter, intra_modal_loss=intra, **entries, **metrics)
 

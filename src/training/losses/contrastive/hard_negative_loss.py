@@ -43,9 +43,8 @@ class HardNegativeLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, or inputs that ``match_pairs`` rejects.
 
-    Papers: semi-hard negatives, Schroff et al. 2015 (arXiv 1503.03832); weighting inside the denominator is akin to
-    Robinson et al. 2021 (arXiv 2010.04592), whose weights are not these. The old ``HardNegativeMiningContrastiveLoss``
-    raised for a batch without negatives, which here is a zero that keeps the graph; low temperatures overflowed.
+    Papers: semi-hard negatives, Schroff et al. 2015 (arXiv 1503.03832); other weights, Robinson et al. 2021 (arXiv
+    2010.04592). The old class raised without negatives (here a zero that keeps the graph), and could overflow.
     """
 
     def __init__(

@@ -26,9 +26,8 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
 
         loss = (1 - p) InfoNCE(c / t) + p VICReg
 
-    ``p`` is 0 until the hand-over starts, that is at the first step where ``g`` exceeds the threshold or
-    ``pretrain_steps`` is reached; then it grows to 1 within ``transition_steps`` and never falls. Samples that share an
-    id are all positives of each other. Both terms are computed in every phase: the same keys, one compiled graph.
+    ``p`` is 0 until ``g`` exceeds the threshold or ``pretrain_steps`` is reached; then it grows to 1 within
+    ``transition_steps`` and never falls. Samples of one id are positives of each other. Both terms are always computed.
 
     Args:
         invariance_weight, variance_weight, covariance_weight, eps, center_invariance, warmup, warmup_epochs,

@@ -73,10 +73,7 @@ class InfoNCELoss(BaseContrastiveLoss):
         match_ids: Ids | None = None,
         generator: torch.Generator | None = None,
     ) -> LossOutput:
-        """The loss of one batch; inputs as in ``match_pairs``.
-
-        ``generator`` makes the draws of ``positives="random"``; it must be on the device of the features.
-        """
+        """The loss of one batch; inputs as in ``match_pairs``, on their device a generator for random positives."""
         vision, text, ids = self.embed_pairs(vision_features, text_features, match_ids)
         positive = self.create_positive_mask(len(vision), ids, device=vision.device)
         similarity = dot_similarity(vision, text)

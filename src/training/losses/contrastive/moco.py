@@ -81,10 +81,7 @@ class MoCoLoss(BaseContrastiveLoss):
         text_keys: Tensor,
         match_ids: Ids | None = None,
     ) -> LossOutput:
-        """The loss of queries and keys ``[B, D]`` (keys get no gradient); in train mode the queues take up the keys.
-
-        ``match_ids``: one id per pair, integers (tensor or list) or strings; keys are stored under them.
-        """
+        """The loss of queries and keys ``[B, D]``; in train mode keys are stored under ids as in ``match_pairs``."""
         features = {"vision_features": vision_features, "text_features": text_features}
         require_features(**features, vision_keys=vision_keys, text_keys=text_keys)
         self.text_queue.require_width(vision_features)

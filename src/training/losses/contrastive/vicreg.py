@@ -115,8 +115,7 @@ class VICRegLoss(BaseLoss):
 
     def forward(self, z_a: Tensor, z_b: Tensor | None = None) -> LossOutput:
         """The loss of two views of one batch."""
-        views = split_views(z_a, z_b, split_single_input=self.split_single_input)
-        a, b = (token_rows(z, self.tokens) for z in views)
+        a, b = (token_rows(z, self.tokens) for z in split_views(z_a, z_b, split_single_input=self.split_single_input))
         terms = {"invariance": squared_difference(a, b, centered=self.center_invariance)}
         parts: dict[str, Tensor] = {}
         for name, of_a, of_b in zip(("variance", "covariance"), self._spread(a), self._spread(b), strict=True):
@@ -145,8 +144,7 @@ class VICRegLoss(BaseLoss):
         if x.shape[0] < 2:
             raise ValueError(f"variance and covariance need at least two rows, found {list(x.shape)}")
         variance, energy = moments(x, chunk_size=self.chunk_size, recompute=self.checkpoint)
-        columns = x.shape[1]
-        pairs = columns * max(columns - 1, 1) if self.covariance_norm == "pairs" else columns
+        pairs = x.shape[1] * (max(x.shape[1] - 1, 1) if self.covariance_norm == "pairs" else 1)
         return F.relu(self.variance_threshold - (variance + self.eps).sqrt()).mean(), energy / pairs
 
 

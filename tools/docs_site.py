@@ -103,7 +103,7 @@ def navigation(docs: Path, api: list[dict[str, str]]) -> list[object]:
     nav: list[object] = [{"Start here": "index.md"}, {"Migration guide": "LOSS_MIGRATION_GUIDE.md"}]
     nav.append({"Losses": [{"Gallery": "losses/index.md"}, *pages("losses/*.md")]})
     nav.append({"By system": systems})
-    nav += [{"Codemod": pages("codemod/*.md")}, {"Benchmarks": pages("benchmarks*.md", "benchmarks/*.md")}]
+    nav += [{"Codemod": pages("codemod/*.md")}, {"Benchmarks": pages("benchmarks/*.md")}]
     nav += [{"Parity report": "report.md"}, {"API": api}]
     return nav
 

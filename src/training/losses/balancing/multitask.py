@@ -13,8 +13,6 @@ from ..base import BaseLoss, LossOutput, require_choice, require_numbers
 from ..loss_registry import LossRegistry
 from .terms import check_weights, named_modules, term_value
 
-__all__ = ["MultiTaskLoss"]
-
 
 @LossRegistry.register("multitask")
 class MultiTaskLoss(BaseLoss):

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from ..base import BaseLoss, require_number
 
-__all__ = ["TermsLoss", "check_weights", "named_modules", "term_value"]
-
 
 def named_modules(argument: str, modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
     """``modules`` as a ``ModuleDict``.

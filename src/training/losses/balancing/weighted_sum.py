@@ -13,8 +13,6 @@ from ..base import LossOutput
 from ..loss_registry import LossRegistry
 from .terms import TermsLoss, check_weights
 
-__all__ = ["WeightedSumLoss"]
-
 
 @LossRegistry.register("weighted_sum")
 class WeightedSumLoss(TermsLoss):

@@ -13,8 +13,6 @@ from .base_loss import BaseLoss, require_features
 from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
 from .output import LossOutput
 
-__all__ = ["BaseContrastiveLoss", "ContrastiveOptions", "Ids"]
-
 Ids = Tensor | Sequence[int] | Sequence[str]
 
 

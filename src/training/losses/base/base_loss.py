@@ -13,8 +13,6 @@ from ..functional import reduce
 from . import compat
 from .output import LossOutput
 
-__all__ = ["REDUCTIONS", "BaseLoss", "require_choice", "require_features", "require_number", "require_numbers"]
-
 REDUCTIONS = ("mean", "sum", "none")
 
 

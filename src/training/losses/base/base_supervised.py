@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from ..functional import class_cross_entropy, smooth_targets
 from .base_loss import BaseLoss, require_numbers
 
-__all__ = ["BaseSupervisedLoss"]
-
 
 class BaseSupervisedLoss(BaseLoss):
     """Label smoothing, class weights and per-sample weights.

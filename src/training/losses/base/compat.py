@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["bridge", "install_finder", "legacy_attribute", "new_result_key", "path_of", "upgrade_state"]
-
 
 @cache
 def bridge() -> ModuleType | None:
@@ -49,15 +47,13 @@ def upgrade_state(loss: Any, state_dict: dict[str, Any], prefix: str) -> None:
     own: dict[str, Any] = loss.state_dict(keep_vars=True)
     if all(prefix + key in state_dict for key in own):
         return
-    module = bridge()
-    if module is not None:
+    if module := bridge():
         module.upgrade_state(path_of(type(loss)), own, state_dict, prefix)
 
 
 def install_finder() -> None:
     """Append the finder of old import paths (it reads the catalog when the first of them is asked for)."""
-    module = bridge()
-    if module is not None:
+    if module := bridge():
         module.install_finder()
 
 

@@ -15,8 +15,6 @@ from ..functional import l2_normalize
 from .base_loss import require_number, require_numbers
 from .projection import ProjectionHead
 
-__all__ = ["HardNegativeMiningMixin", "NormalizationMixin", "ProjectionMixin", "TemperatureScalingMixin"]
-
 
 class TemperatureScalingMixin:
     """Divides similarities by a temperature, fixed or learnable.

@@ -10,8 +10,6 @@ from torch import nn
 
 from .base_loss import require_numbers
 
-__all__ = ["MomentumEncoder"]
-
 
 class MomentumEncoder(nn.Module):
     """A frozen copy of ``encoder`` that follows it: ``theta_k <- m theta_k + (1 - m) theta_q`` (He et al. 2020).

@@ -11,20 +11,13 @@ from torch.utils import _pytree as pytree
 
 from . import compat
 
-__all__ = ["LossOutput"]
-
 
 class LossOutput(dict[str, Tensor]):
     """A dict of named terms. ``"loss"`` (also ``.loss``) carries the graph, every other entry is detached.
 
     Keys of the old class's result answer as well, with a deprecation warning that names the new key; inside a compiled
-    graph they raise ``KeyError``, because the catalog cannot be read there.
-
-    Pickles and deep copies hold values: ``loss`` is a leaf there, its graph stays behind.
-
-    Args:
-        entries: the terms.
-        owner: dotted path of the loss class, whose catalog rows know the old keys.
+    graph they raise ``KeyError``, because the catalog cannot be read there: the rows of ``owner``, the dotted path of
+    the loss class. Pickles and deep copies hold values: ``loss`` is a leaf there, its graph stays behind.
     """
 
     def __init__(self, entries: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (), owner: str = "") -> None:
@@ -50,9 +43,8 @@ class LossOutput(dict[str, Tensor]):
             return default
 
     def __contains__(self, key: object) -> bool:
-        if super().__contains__(key):
-            return True
-        return isinstance(key, str) and compat.new_result_key(self.owner, key, self) is not None
+        known = super().__contains__(key)
+        return known or (isinstance(key, str) and compat.new_result_key(self.owner, key, self) is not None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LossOutput, (dict(self), self.owner)

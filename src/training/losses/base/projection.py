@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from .base_loss import require_choice, require_numbers
 
-__all__ = ["ProjectionHead"]
-
 
 class ProjectionHead(nn.Module):
     """Multi-layer perceptron from encoder features to the space of the loss.

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from .base_loss import require_numbers
 
-__all__ = ["NO_ID", "FeatureQueue"]
-
 NO_ID = -(2**63)
 """The id of an entry that was stored without one."""
 
@@ -39,11 +37,7 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, features: Tensor, ids: Tensor | None = None) -> None:
-        """Store the rows of ``features`` ``[B, dim]`` (the last ``size`` of them), oldest entries first out.
-
-        Raises:
-            ValueError: another width, or another number of ids.
-        """
+        """Store the rows of ``features`` ``[B, dim]`` (the last ``size`` of them), oldest entries first out."""
         self.require_width(features)
         rows = features.shape[0]
         if ids is None:

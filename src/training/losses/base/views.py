@@ -7,8 +7,6 @@ from torch import Tensor
 from ..functional import upcast
 from .base_loss import require_choice
 
-__all__ = ["TOKENS", "require_tokens", "split_views", "token_rows"]
-
 TOKENS = ("flatten", "concat")
 
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from .base_loss import require_choice, require_numbers
 
-__all__ = ["WARMUPS", "WarmupFactor"]
-
 logger = logging.getLogger(__name__)
 
 WARMUPS = ("linear", "cosine", "damped")

@@ -13,8 +13,6 @@ from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, req
 from ..functional import l2_normalize, upcast
 from ..loss_registry import LossRegistry
 
-__all__ = ["FeatureConsistencyLoss"]
-
 DISTANCES = ("cosine", "neg_dot", "l2", "l1", "smooth_l1")
 
 
@@ -44,8 +42,7 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
         unpack_inputs: pass mappings to the reference as keyword arguments (as tokenizers expect), not as one argument.
         reduction: ``mean``, ``sum`` or ``none`` over the rows.
 
-    Shapes: features ``[B, D]``. Per modality, features need either inputs for its reference model or
-    ``reference_*_features`` of the same shape.
+    Shapes: features ``[B, D]``; each need inputs for their reference model, or ``reference_*_features`` of one shape.
 
     Returns:
         ``LossOutput``: ``loss``, and detached, unweighted ``vision_consistency_loss`` and ``text_consistency_loss`` (0
@@ -76,9 +73,8 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
         super().__init__(reduction=reduction)
         require_choice("distance", distance, DISTANCES)
         require_numbers(vision_weight=vision_weight, text_weight=text_weight)
-        self.vision_weight, self.text_weight = vision_weight, text_weight
-        self.distance, self.freeze_reference = distance, freeze_reference
-        self.save_reference, self.unpack_inputs = save_reference, unpack_inputs
+        self.vision_weight, self.text_weight, self.distance = vision_weight, text_weight, distance
+        self.freeze_reference, self.save_reference, self.unpack_inputs = freeze_reference, save_reference, unpack_inputs
         self.init_normalization(normalize=normalize)
         for name, model in (("vision", reference_vision_model), ("text", reference_text_model)):
             model = copy.deepcopy(model) if copy_reference else model

@@ -12,8 +12,6 @@ from ..base import BaseContrastiveLoss, Ids, LossOutput, require_numbers
 from ..functional import dot_similarity, info_nce, retrieval_metrics, upcast
 from ..loss_registry import LossRegistry
 
-__all__ = ["ImageTextMultiTaskLoss"]
-
 
 @LossRegistry.register("image_text_multitask")
 class ImageTextMultiTaskLoss(BaseContrastiveLoss):

@@ -12,8 +12,6 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, req
 from ..functional import dot_similarity, info_nce, nt_xent, retrieval_metrics, supervised_contrastive
 from ..loss_registry import LossRegistry
 
-__all__ = ["MixedContrastiveLoss"]
-
 
 @LossRegistry.register("mixed_contrastive")
 class MixedContrastiveLoss(BaseContrastiveLoss):

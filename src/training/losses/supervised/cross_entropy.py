@@ -9,8 +9,6 @@ from torch import Tensor
 from ..base import BaseSupervisedLoss, require_choice
 from ..loss_registry import LossRegistry
 
-__all__ = ["LabelSmoothingCrossEntropyLoss"]
-
 
 @LossRegistry.register("cross_entropy")
 class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):

@@ -8,8 +8,6 @@ from ..base import BaseLoss, require_numbers
 from ..functional import upcast
 from ..loss_registry import LossRegistry
 
-__all__ = ["WeightedMSELoss"]
-
 
 @LossRegistry.register("mse")
 class WeightedMSELoss(BaseLoss):

@@ -13,17 +13,14 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, req
 from ..functional import dot_similarity, encode_ids, info_nce, match_mask, supervised_contrastive, uniform_targets
 from ..loss_registry import LossRegistry
 
-__all__ = ["SupervisedContrastiveLoss"]
-
 
 @LossRegistry.register("supcon")
 class SupervisedContrastiveLoss(BaseContrastiveLoss):
     """SupCon: samples of one class attract each other, all others repel.
 
-    For paired features with class labels (single or multi-label), or with given similarity scores.
-
-    With cosines over temperature ``s``, positives ``P_i`` (same label, a shared class, or a score of at least the
-    threshold), each part is the mean over its anchors with positives of ::
+    For paired features with class labels (single or multi-label), or with given similarity scores. With cosines over
+    temperature ``s`` and positives ``P_i`` (same label, a shared class, or a score of at least the threshold), each
+    part is the mean over its anchors with positives of ::
 
         l_i = log sum_{k in A_i} exp(s_ik) - mean_{p in P_i} s_ip        ( = L_out of the paper)
 
@@ -76,9 +73,8 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
         require_numbers(similarity_threshold=similarity_threshold)
         require_numbers(0.0, log_epsilon=log_epsilon)
         require_numbers(0.0, exclusive=True, optional=True, base_temperature=base_temperature)
-        self.contrast_mode, self.base_temperature = contrast_mode, base_temperature
-        self.similarity_threshold, self.include_paired = similarity_threshold, include_paired
-        self.log_epsilon, self.metrics = log_epsilon, metrics
+        self.contrast_mode, self.similarity_threshold, self.metrics = contrast_mode, similarity_threshold, metrics
+        self.base_temperature, self.include_paired, self.log_epsilon = base_temperature, include_paired, log_epsilon
 
     def forward(
         self,
@@ -102,14 +98,13 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
             labels = labels if isinstance(labels, Tensor) else encode_ids(labels, device=vision.device)
             if labels.shape[:1] != (batch,) or labels.dim() > 2:
                 raise ValueError(f"labels must be [{batch}] or [{batch}, C], found {list(labels.shape)}")
-            labels = labels[:, 0] if labels.dim() == 2 and labels.shape[1] == 1 else labels
+            labels = labels.flatten() if labels.numel() == batch else labels
         own = torch.eye(batch, dtype=torch.bool, device=vision.device)
         positive = self._positives(labels, similarity_scores, own)
         weights = self._weights(labels, class_weights, vision)
         paired = positive | own
-        # before there is a graph: sorting takes more memory than the loss
         metrics = {}
-        if self.metrics:
+        if self.metrics:  # before there is a graph: sorting takes more memory than the loss
             metrics["ranking_accuracy"] = self.ranking_accuracy(dot_similarity(vision.detach(), text.detach()), paired)
         if self.contrast_mode == "joint":
             return self.output(self._joint(vision, text, labels, weights), **metrics)

@@ -210,7 +210,7 @@ class Analysis(Instances, Lookups):
     def _partial(self, use: Use, call: ast.Call) -> None:
         symbol = use.symbol
         arguments = calls.bind(call, symbol.signature, 1, partial=True)
-        complete = self._called_without_arguments(call)
+        complete = self._calls_without_arguments(call)
         case, why = calls.choose(symbol, arguments)
         if case is None or (not complete and not set(symbol.selectors) <= set(arguments.bound)):
             self.block(symbol, call, "TL033", f"{symbol.name} in partial: {why or 'later arguments may choose'}")
@@ -230,26 +230,33 @@ class Analysis(Instances, Lookups):
         use.edits += conversion.edits
         use.changes.append(("TL006", call.lineno, f"arguments of {symbol.name}"))
         use.changes += [(code, call.lineno, f"{symbol.name}: {text}") for code, text in conversion.notes]
+        instance: Instance = (symbol, case, use.target)
+        if not complete:
+            self.instance_escapes(call, [instance])
+        for made in complete:
+            (self.constructed if symbol.kind == "class" else self.forwarded).setdefault(made, []).append(instance)
 
-    def _called_without_arguments(self, partial: ast.Call) -> bool:
-        """Whether the partial object is bound to a local name that is only ever called without arguments."""
+    def _calls_without_arguments(self, partial: ast.Call) -> list[ast.Call]:
+        """The calls of a partial object, if all are in sight and pass nothing: at once, or by a local name."""
         parent = self.scopes.parents.get(partial)
         if isinstance(parent, ast.Call) and parent.func is partial:
-            return not parent.args and not parent.keywords
+            return [] if parent.args or parent.keywords else [parent]
         if not (
             isinstance(parent, ast.Assign) and len(parent.targets) == 1 and isinstance(parent.targets[0], ast.Name)
         ):
-            return False
+            return []
         name = parent.targets[0]
         scope = self.scopes.scope_of[name]
         if scope is self.scopes.module and not self.standalone and self.is_package:
-            return False
+            return []
+        found = []
         for other in self.scopes.names:
             if other.id == name.id and isinstance(other.ctx, ast.Load):
                 call = self.scopes.parents.get(other)
                 if not (isinstance(call, ast.Call) and call.func is other and not call.args and not call.keywords):
-                    return False
-        return True
+                    return []
+                found.append(call)
+        return found
 
     # -- demands on the whole project ---------------------------------------------------------------------------------
 

@@ -118,9 +118,9 @@ class Instances(References):
                 pure = pure and sure and bool(more)
         return found, pure
 
-    def _returned(self, func: ast.expr) -> list[ast.AST | None]:
-        """What a function of this file returns: one bound once, undecorated, and no generator."""
-        if not isinstance(func, ast.Name) or func not in self.scopes.scope_of:
+    def _returned(self, func: ast.expr | None, depth: int = 0) -> list[ast.AST | None]:
+        """What a function of this file returns: one bound once, perhaps to a second name, undecorated, no generator."""
+        if not isinstance(func, ast.Name) or func not in self.scopes.scope_of or depth > 5:
             return []
         resolved = self.scopes.resolve(func.id, self.scopes.scope_of[func])
         if resolved is None or len(resolved[1]) != 1:
@@ -128,6 +128,8 @@ class Instances(References):
         binding = resolved[1][0]
         if isinstance(binding.value, ast.Lambda):
             return [binding.value.body]
+        if binding.kind == "assign" and isinstance(binding.value, ast.Name):
+            return self._returned(binding.value, depth + 1)
         function = binding.node
         if not isinstance(function, ast.FunctionDef) or function.decorator_list:
             return []
@@ -170,7 +172,7 @@ class Instances(References):
                     isinstance(target_node, ast.Attribute) and self._self_class(target_node) is not None
                 )
                 if not tracked:
-                    self._instance_escapes(parent, made)
+                    self.instance_escapes(parent, made)
         elif isinstance(parent, (ast.NamedExpr, ast.IfExp, ast.Expr, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.If)) or (
             isinstance(parent, ast.Call)
             and callee(parent.func)
@@ -187,7 +189,7 @@ class Instances(References):
         elif isinstance(parent, ast.Call) and callee(parent.func) in ("hasattr", "getattr") and len(parent.args) > 1:
             self._dynamic_member(parent, made)
         else:
-            self._instance_escapes(node, made)
+            self.instance_escapes(node, made)
 
     def _dynamic_member(self, call: ast.Call, made: list[Instance]) -> None:
         name = call.args[1]
@@ -210,7 +212,7 @@ class Instances(References):
             elif isinstance(new, dict):
                 self.block(symbol, call, "TL042", f"{symbol.name}.{name.value}: {new.get('report', 'no counterpart')}")
 
-    def _instance_escapes(self, node: ast.AST, made: list[Instance]) -> None:
+    def instance_escapes(self, node: ast.AST, made: list[Instance]) -> None:
         for symbol, case, target in made:
             if target.twin:
                 continue

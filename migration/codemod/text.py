@@ -166,7 +166,7 @@ def remove_items(source: Source, items: Sequence[tuple[int, int]], doomed: set[i
         rest = _REST_OF_LINE.match(source.text, end)
         return Edit(source.line_start(start), rest.end(), "") if rest and source.starts_line(start) else None
 
-    edits = []
+    edits: list[Edit] = []
     kept = [index for index in range(len(items)) if index not in doomed]
     tail = kept[-1] + 1 if kept else 0
     for index in sorted(doomed):

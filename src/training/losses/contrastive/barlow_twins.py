@@ -77,8 +77,7 @@ class BarlowTwinsLoss(BaseLoss, ProjectionMixin, NormalizationMixin):
         projected = self.normalize(*self.project(vision=vision_features, text=text_features))
         v, t = (standardize(x, eps=self.eps, unbiased=False) if self.standardize else center(x) for x in projected)
         with autocast_off(v):
-            matrix = v.mT @ t if self.correlation == "cross" else (v.mT @ v + t.mT @ t) / 2
-        matrix = matrix / v.shape[0]
+            matrix = (v.mT @ t if self.correlation == "cross" else (v.mT @ v + t.mT @ t) / 2) / v.shape[0]
         diagonal, off_diagonal = (matrix.diagonal() - 1).square().sum(), off_diagonal_energy(matrix)
         if self.matrix_reduction == "mean":
             diagonal, off_diagonal = diagonal / v.shape[1], off_diagonal / v.shape[1] ** 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..base import BaseContrastiveLoss, Ids, LossOutput, require_numbers
@@ -68,10 +67,9 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``."""
         similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
-        own = torch.eye(positive.shape[0], dtype=torch.bool, device=positive.device)
-        near = _masked_mean(similarity, positive if self.include_paired else positive & ~own)
+        near = _masked_mean(similarity, positive if self.include_paired else positive.clone().fill_diagonal_(False))
         far = _masked_mean(similarity, ~positive)
-        factor = self.offset + self.amplitude * torch.exp(-self.sharpness * (near - far))
+        factor = self.offset + self.amplitude * (self.sharpness * (far - near)).exp()
         temperature = (self.temperature * factor).clamp(self.min_temperature, self.max_temperature)
         logits = similarity / (temperature.detach() if self.detach_temperature else temperature)
         rows, columns = pair_info_nce(logits, positive), pair_info_nce(logits.mT, positive.mT)

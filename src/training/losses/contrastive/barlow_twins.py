@@ -9,8 +9,6 @@ from ..base.base_loss import require_choice, require_features, require_numbers
 from ..functional import autocast_off, center, off_diagonal_energy, standardize
 from ..loss_registry import LossRegistry
 
-__all__ = ["BarlowTwinsLoss"]
-
 
 @LossRegistry.register("barlow_twins")
 class BarlowTwinsLoss(BaseLoss, ProjectionMixin, NormalizationMixin):

@@ -10,8 +10,6 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, req
 from ..functional import info_nce, retrieval_metrics
 from ..loss_registry import LossRegistry
 
-__all__ = ["CLIPLoss"]
-
 
 @LossRegistry.register("clip")
 class CLIPLoss(BaseContrastiveLoss):

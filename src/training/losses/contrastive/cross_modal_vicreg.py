@@ -9,8 +9,6 @@ from ..base.mixins import ProjectionMixin
 from ..loss_registry import LossRegistry
 from .vicreg import VICRegLoss
 
-__all__ = ["CrossModalVICRegLoss"]
-
 
 @LossRegistry.register("cross_modal_vicreg")
 class CrossModalVICRegLoss(BaseLoss, ProjectionMixin):

@@ -9,8 +9,6 @@ from ..base import BaseContrastiveLoss, require_features, require_numbers
 from ..functional import dot_similarity, masked_logsumexp
 from ..loss_registry import LossRegistry
 
-__all__ = ["DecoupledContrastiveLoss"]
-
 
 @LossRegistry.register("dcl")
 class DecoupledContrastiveLoss(BaseContrastiveLoss):

@@ -9,8 +9,6 @@ from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, req
 from ..functional import covariance_energy, standardize, upcast
 from ..loss_registry import LossRegistry
 
-__all__ = ["DecorrelationLoss"]
-
 
 @LossRegistry.register("decorrelation")
 class DecorrelationLoss(BaseLoss, NormalizationMixin):

@@ -13,8 +13,6 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, req
 from ..functional import dot_similarity, masked_logsumexp, pair_info_nce, retrieval_metrics
 from ..loss_registry import LossRegistry
 
-__all__ = ["IntraInterModalLoss"]
-
 
 @LossRegistry.register("intra_inter_modal")
 class IntraInterModalLoss(BaseContrastiveLoss):

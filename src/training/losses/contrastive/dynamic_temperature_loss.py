@@ -8,8 +8,6 @@ from ..base import BaseContrastiveLoss, Ids, LossOutput, require_numbers
 from ..functional import pair_info_nce
 from ..loss_registry import LossRegistry
 
-__all__ = ["DynamicTemperatureLoss"]
-
 
 @LossRegistry.register("dynamic_temperature")
 class DynamicTemperatureLoss(BaseContrastiveLoss):

@@ -13,8 +13,6 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, req
 from ..functional import pair_info_nce
 from ..loss_registry import LossRegistry
 
-__all__ = ["HardNegativeLoss"]
-
 
 @LossRegistry.register("hard_negative")
 class HardNegativeLoss(BaseContrastiveLoss):

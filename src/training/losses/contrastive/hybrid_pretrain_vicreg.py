@@ -12,8 +12,6 @@ from ..functional import info_nce, l2_normalize, retrieval_metrics
 from ..loss_registry import LossRegistry
 from .vicreg import VICRegLoss
 
-__all__ = ["HybridPretrainVICRegLoss"]
-
 
 @LossRegistry.register("hybrid_pretrain_vicreg")
 class HybridPretrainVICRegLoss(BaseContrastiveLoss):

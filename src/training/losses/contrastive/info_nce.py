@@ -12,8 +12,6 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, req
 from ..functional import dot_similarity, pair_info_nce, retrieval_metrics, uniform_targets
 from ..loss_registry import LossRegistry
 
-__all__ = ["InfoNCELoss"]
-
 
 @LossRegistry.register("info_nce")
 class InfoNCELoss(BaseContrastiveLoss):

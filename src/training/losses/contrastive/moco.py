@@ -9,8 +9,6 @@ from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_f
 from ..functional import bank_logsumexp_max, dot_similarity, encode_ids
 from ..loss_registry import LossRegistry
 
-__all__ = ["MoCoLoss"]
-
 
 @LossRegistry.register("moco")
 class MoCoLoss(BaseContrastiveLoss):

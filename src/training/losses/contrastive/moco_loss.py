@@ -12,8 +12,6 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, FeatureQueue, Ids, L
 from ..functional import bank_logsumexp, dot_similarity, pair_info_nce
 from ..loss_registry import LossRegistry
 
-__all__ = ["MemoryQueueLoss"]
-
 
 @LossRegistry.register("memory_queue")
 class MemoryQueueLoss(BaseContrastiveLoss):

@@ -10,8 +10,6 @@ from ..base import BaseContrastiveLoss, ContrastiveOptions, LossOutput, require_
 from ..functional import dot_similarity
 from ..loss_registry import LossRegistry
 
-__all__ = ["SimCLRLoss"]
-
 
 @LossRegistry.register("simclr")
 class SimCLRLoss(BaseContrastiveLoss):

@@ -15,8 +15,6 @@ from ..base.warmup import WarmupFactor
 from ..functional import moments, squared_difference
 from ..loss_registry import LossRegistry
 
-__all__ = ["AdaptiveVICRegLoss", "VICRegLoss"]
-
 
 @LossRegistry.register("vicreg")
 class VICRegLoss(BaseLoss):

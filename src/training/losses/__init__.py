@@ -54,4 +54,5 @@ def __dir__() -> list[str]:
 
 
 LossRegistry.set_loader(_load)
-compat.install_finder()
+if _bridge := compat.bridge():
+    _bridge.install_finder()  # of old import paths; it reads the catalog when the first of them is asked for

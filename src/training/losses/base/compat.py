@@ -51,19 +51,12 @@ def upgrade_state(loss: Any, state_dict: dict[str, Any], prefix: str) -> None:
         module.upgrade_state(path_of(type(loss)), own, state_dict, prefix)
 
 
-def install_finder() -> None:
-    """Append the finder of old import paths (it reads the catalog when the first of them is asked for)."""
-    if module := bridge():
-        module.install_finder()
-
-
 def legacy_attribute(package: str, name: str) -> Any:
     """The frozen twin that ``package`` exported as ``name`` (warns at the caller's line).
 
     Raises:
         AttributeError: there is none, or ``migration`` is not installed.
     """
-    module = bridge()
-    if module is None:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    return module.legacy_attribute(package, name)
+    if module := bridge():
+        return module.legacy_attribute(package, name)
+    raise AttributeError(f"module {package!r} has no attribute {name!r}")

@@ -1,8 +1,4 @@
-"""What contrastive losses share. Each mixin has one job, declared inputs and keyword parameters.
-
-They are initialised explicitly (``self.init_temperature(...)``) by the class that mixes them in, after
-``nn.Module.__init__``.
-"""
+"""What contrastive losses share: mixins of one job each, which a class initialises after ``nn.Module.__init__``."""
 
 from __future__ import annotations
 

@@ -41,8 +41,7 @@ def retrieval_metrics(
 ) -> dict[str, Tensor]:
     """Accuracy and recall in both directions of an image-text matrix (rows: vision, columns: text).
 
-    Keys: ``accuracy_v2t``, ``accuracy_t2v``, ``accuracy`` (their mean), and per ``k`` ``recall_v2t@k``,
-    ``recall_t2v@k``, ``recall@k``.
+    Keys: ``accuracy_v2t``, ``accuracy_t2v``, their mean ``accuracy``, ``recall_v2t@k``, ``recall_t2v@k``, ``recall@k``.
     """
     transposed = None if positive is None else positive.mT
     v2t, t2v = retrieval_accuracy(similarity, positive), retrieval_accuracy(similarity.mT, transposed)

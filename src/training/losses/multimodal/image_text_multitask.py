@@ -17,9 +17,8 @@ from ..loss_registry import LossRegistry
 class ImageTextMultiTaskLoss(BaseContrastiveLoss):
     """Pre-training with three heads: pairs find each other, samples have classes, pairs match or do not.
 
-    For models with an image-text matching head and a classifier beside the two encoders (ALBEF, BLIP).
-
-    With logits ``s = cos(v_i, t_j) / t`` and hard negatives ``vn``, ``tn``::
+    For models with an image-text matching head and a classifier beside the two encoders (ALBEF, BLIP). With logits
+    ``s = cos(v_i, t_j) / t`` and hard negatives ``vn``, ``tn``::
 
         c    = symmetric InfoNCE(s), uniform over all pairs of one id
         h    = the same with exp(cos(v_i, tn_j) / t) added to the denominators of the images,
@@ -34,9 +33,8 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         temperature: ``t``.
         metrics: report accuracies and recalls as well.
 
-    Shapes: ``vision_features``, ``text_features`` ``[B, D]``; ``class_logits`` ``[B, C]``, ``class_labels`` int64
-    ``[B]``; ``matching_logits`` and ``matching_labels`` of one shape; ``hard_negatives``: a mapping with ``vision`` and
-    ``text`` ``[K, D]``.
+    Shapes: features ``[B, D]``; ``class_logits`` ``[B, C]``, ``class_labels`` int64 ``[B]``; ``matching_logits`` and
+    ``matching_labels`` of one shape; ``hard_negatives``: a mapping with ``vision`` and ``text`` ``[K, D]``.
 
     Returns:
         ``LossOutput``: ``loss`` (the weighted sum); unweighted ``contrastive_loss``, ``hard_contrastive_loss``,

@@ -17,9 +17,8 @@ from ..loss_registry import LossRegistry
 class MixedContrastiveLoss(BaseContrastiveLoss):
     """Weighted sum of InfoNCE between the modalities, NT-Xent over all rows, and supervised contrast by class.
 
-    For pairs with class labels, where both shall shape the space. With pairs only, ``clip`` has one term less.
-
-    With unit rows ``v_i``, ``t_i`` (behind the heads, if any), temperature ``t``::
+    For pairs with class labels, where both shall shape the space; ``clip`` needs pairs only. With unit rows ``v_i``,
+    ``t_i`` (behind the heads, if any) and temperature ``t``::
 
         loss = a InfoNCE(v, t) + b NTXent([v; t]) + c SupCon([v; t], labels)
 
@@ -27,14 +26,13 @@ class MixedContrastiveLoss(BaseContrastiveLoss):
     ``2B`` rows with all others, again with all rows of its id as positives; SupCon (``L_out``) does so with the labels.
 
     Args:
-        weights: ``a``, ``b``, ``c`` under the names ``infonce`` (0.4), ``nt_xent`` (0.3), ``supervised`` (0.3). The
-            last term is 0 in calls without ``labels``; the other weights stay as they are.
+        weights: ``a``, ``b``, ``c`` under the names ``infonce`` (0.4), ``nt_xent`` (0.3) and ``supervised`` (0.3). The
+            last term is 0 in calls without ``labels``.
         metrics: report accuracies and recalls as well.
         options: ``temperature`` (``t``), heads, normalisation and ``reduction`` of ``BaseContrastiveLoss``; the last
             is ``mean`` or ``sum``, over the ``B`` rows of InfoNCE and the ``2B`` rows of the other terms.
 
-    Shapes: ``vision_features``, ``text_features`` ``[B, D]``; ``match_ids``: one id per pair; ``labels`` int64 ``[B]``
-    or ``[B, 1]``.
+    Shapes: features ``[B, D]``; ``match_ids``: one id per pair; ``labels`` int64 ``[B]`` or ``[B, 1]``.
 
     Returns:
         ``LossOutput``: ``loss``, ``loss_infonce``, ``loss_nt_xent``, ``loss_supervised`` (unweighted), with ``metrics``

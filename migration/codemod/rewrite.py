@@ -73,6 +73,7 @@ class Rewriter:
         self.outputs: dict[ast.stmt, dict[int, list[New]]] = {}
         self.new_names: dict[str, str] = {}
         self.done: set[Use] = set()
+        self.moved: dict[tuple[int, str, str], tuple[list[tuple[str, str]], bool]] = {}
         self.comment_names = set(re.findall(r"\w+", " ".join(re.findall(r"#\s*type:[^\r\n]*", self.source.text))))
 
     def make(self) -> Plan:
@@ -384,6 +385,11 @@ class Rewriter:
 
     def _unused_module(self, site: Site) -> None:
         symbols = list(self.rules.in_module.get(site.path, {}).values())
+        twice = self.moved.get((id(site.scope), site.path, site.local))
+        if twice is not None:
+            self._module_output(site, *twice)
+            self.change(site.statement, "TL002", f"{site.path} -> {', '.join(m for m, _ in twice[0])}", symbols[0])
+            return
         targets = {t.module for s in symbols for t in self.context.targets(s)}
         movable = len(targets) == 1 and not any(self.context.blocked(s) for s in symbols)
         if not movable or self._kept(site.local, site.scope, [site]):
@@ -425,6 +431,7 @@ class Rewriter:
                 return None
             self.new_names[local] = module
             pairs.append((module, local))
+        self.moved[id(site.scope), site.path, site.local] = pairs, left
         self._module_output(site, pairs, left)
         return {module: local or module for module, local in pairs}
 

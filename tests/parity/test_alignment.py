@@ -26,6 +26,7 @@ from training.losses.alignment import (
     gtcc_loss,
     intra_contrast,
     lav_loss,
+    objective_from_config,
     sinkhorn_plan,
     tcc_loss,
     vava_loss,
@@ -248,6 +249,23 @@ def test_soft_dtw(kwargs: dict[str, Any]) -> None:
     weight = torch.tensor([1.0, -2.0, 0.5])
     for a, b in zip(*(torch.autograd.grad((v * weight).sum(), (x, y)) for v in (new, old)), strict=True):
         assert deviation(a, b, gradient=True) < 1e-10
+
+
+def test_objective_of_an_old_configuration() -> None:
+    """Two batches, and one of a single sequence, which counts nothing."""
+    config = SimpleNamespace(
+        LOSS_TYPE={"tcc": True, "GTCC": False, "LAV": True, "VAVA": True},
+        TCC_ORIGINAL_PARAMS={"softmax_temp": 0.5, "alignment_variance": 0.001},
+        GTCC_PARAMS={},
+        LAV_PARAMS={"min_temp": 0.1},
+        VAVA_PARAMS={"zeta": 0.7},
+    )
+    batches = [{"outputs": made(lengths, 1)} for lengths in ((12, 9), (20, 7, 16), (8,))]
+    old = twin("alignment.loss_entry.get_loss_function")(config)(batches, 30)
+    new = objective_from_config(config)(batches, 30)
+    for name, key in {"total_loss": "loss", "tcc_loss": "tcc", "LAV_loss": "lav", "VAVA_loss": "vava"}.items():
+        # the old sums are float32
+        assert new[key].item() == pytest.approx(old[name].item(), rel=3e-7)
 
 
 def test_gtcc_draws_from_its_generator() -> None:

@@ -417,15 +417,15 @@ def test_mixture_of_padded_rows_is_that_of_each(method: str) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- memory
 class _Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that an operation makes."""
+    """How many elements the largest tensor holds in memory that an operation returns."""
 
     found = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for each in tree_leaves(made):
-            if isinstance(each, torch.Tensor) and each.untyped_storage().nbytes():
-                self.found = max(self.found, each.numel() if each.is_contiguous() else 0)
+            if isinstance(each, torch.Tensor):
+                self.found = max(self.found, each.untyped_storage().nbytes() // each.element_size())
         return made
 
 

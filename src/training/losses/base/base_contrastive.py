@@ -82,11 +82,7 @@ class BaseContrastiveLoss(
         return dot_similarity(*self.normalize(a, b))
 
     def create_positive_mask(self, batch_size: int, ids: Ids | None = None, *, device: torch.device) -> Tensor:
-        """Boolean ``[B, B]``: the diagonal, or all pairs of equal ids.
-
-        Raises:
-            ValueError: the number of ids is not ``batch_size``, or they are neither integers nor strings.
-        """
+        """Boolean ``[B, B]``: the diagonal, or all pairs of equal ids (``batch_size`` integers or strings)."""
         if ids is None:
             return torch.eye(batch_size, dtype=torch.bool, device=device)
         codes = encode_ids(ids, device=device)

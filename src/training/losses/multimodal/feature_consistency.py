@@ -13,8 +13,6 @@ from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, req
 from ..functional import l2_normalize, upcast
 from ..loss_registry import LossRegistry
 
-DISTANCES = ("cosine", "neg_dot", "l2", "l1", "smooth_l1")
-
 
 def _drop_reference(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     for key in [key for key in state if key.startswith(f"{prefix}reference_")]:
@@ -71,7 +69,7 @@ class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        require_choice("distance", distance, DISTANCES)
+        require_choice("distance", distance, ("cosine", "neg_dot", "l2", "l1", "smooth_l1"))
         require_numbers(vision_weight=vision_weight, text_weight=text_weight)
         self.vision_weight, self.text_weight, self.distance = vision_weight, text_weight, distance
         self.freeze_reference, self.save_reference, self.unpack_inputs = freeze_reference, save_reference, unpack_inputs

@@ -90,11 +90,11 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         terms["classification"] = terms["matching"] = zero
         entries: dict[str, Tensor] = {}
         if self.weights["classification"]:
-            scores, labels = self._needed("class", class_logits, class_labels, dims=1)
+            scores, labels = self._pair("class", class_logits, class_labels, 1)
             terms["classification"] = F.cross_entropy(scores, labels)
             entries["classification_accuracy"] = (scores.argmax(dim=1) == labels).to(scores.dtype).mean()
         if self.weights["matching"]:
-            scores, labels = self._needed("matching", matching_logits, matching_labels)
+            scores, labels = self._pair("matching", matching_logits, matching_labels, None)
             terms["matching"] = F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype))
             entries["matching_accuracy"] = ((scores > 0) == (labels > 0.5)).to(scores.dtype).mean()
         entries = entries | retrieval_metrics(logits.detach(), positive) if self.metrics else {}
@@ -114,9 +114,7 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         vision, text = self.normalize(negatives["vision"], negatives["text"])
         return [self.scale_by_temperature(dot_similarity(*pair)).logsumexp(dim=1) for pair in ((v, text), (t, vision))]
 
-    def _needed(
-        self, name: str, logits: Tensor | None, labels: Tensor | None, dims: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _pair(self, name: str, logits: Tensor | None, labels: Tensor | None, dims: int | None) -> tuple[Tensor, Tensor]:
         if logits is None or labels is None or logits.shape[:dims] != labels.shape[:dims]:
             found = f"shapes {[None if x is None else list(x.shape) for x in (logits, labels)]}"
             what = "length" if dims else "shape"

@@ -107,7 +107,11 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
         if self.metrics:  # before there is a graph: sorting takes more memory than the loss
             metrics["ranking_accuracy"] = self.ranking_accuracy(dot_similarity(vision.detach(), text.detach()), paired)
         if self.contrast_mode == "joint":
-            return self.output(self._joint(vision, text, labels, weights), **metrics)
+            if labels is None or labels.dim() != 1:
+                raise ValueError("contrast_mode 'joint' needs labels of shape [B]")
+            joint = torch.cat([vision, text]), torch.cat([labels, labels])
+            rows = supervised_contrastive(*joint, self.temperature, reduction="none") * weights.repeat(2)
+            return self.output(self.apply_reduction(rows), **metrics)
         zero = self.apply_reduction(vision.sum(dim=1) * 0)
         parts = dict.fromkeys(("intra_vision", "intra_text", "cross_modal"), zero)
         others = positive.fill_diagonal_(False)
@@ -129,13 +133,6 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
             logits.fill_diagonal_(torch.finfo(logits.dtype).min)
         terms = info_nce(logits, positive, negative_lse=extra) * weights
         return self.apply_reduction(terms, positive.any(dim=1).sum())
-
-    def _joint(self, vision: Tensor, text: Tensor, labels: Tensor | None, weights: Tensor) -> Tensor:
-        if labels is None or labels.dim() != 1:
-            raise ValueError("contrast_mode 'joint' needs labels of shape [B]")
-        both = torch.cat([vision, text]), torch.cat([labels, labels])
-        rows = supervised_contrastive(*both, self.temperature, reduction="none")
-        return self.apply_reduction(rows * weights.repeat(2))
 
     def _positives(self, labels: Tensor | None, scores: Tensor | None, own: Tensor) -> Tensor:
         if labels is not None:
@@ -163,12 +160,7 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     @torch.no_grad()
     def ranking_accuracy(similarity: Tensor, positive: Tensor) -> Tensor:
         """Share of (positive, negative) pairs in a row in which the positive is strictly more similar; 0 for none."""
-        ordered, order = similarity.sort(dim=1)
-        positive = positive.gather(1, order)
-        below = (~positive).cumsum(dim=1, dtype=torch.int32)
-        # equal entries are not beaten: what counts is the number of negatives where the run of equals begins
-        starts = torch.ones_like(positive)
-        starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-        beaten = torch.where(starts, below - (~positive).int(), 0).cummax(dim=1).values
-        pairs = (positive.sum(dim=1) * below[:, -1]).sum()
+        negatives = similarity.masked_fill(positive, math.inf).sort(dim=1).values
+        beaten = torch.searchsorted(negatives, similarity, out_int32=True)  # how many negatives are smaller
+        pairs = (positive.sum(dim=1) * (~positive).sum(dim=1)).sum()
         return (beaten * positive).sum() / pairs.clamp(min=1)

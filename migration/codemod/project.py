@@ -29,6 +29,8 @@ from .syntax import parse
 from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
 from .walk import walk
 
+_STAR = re.compile(rb"import[ \t(\\]*\*")
+
 
 @dataclass
 class Change:
@@ -133,13 +135,14 @@ class Project:
     def _unreadable(self, path: str, error: OSError) -> None:
         self.error(path, "TL092", error.strerror or str(error))
 
-    def _file(self, path: str, kind: str, pattern: re.Pattern[bytes] | None = None) -> None:
+    def _file(self, path: str, kind: str, needles: Sequence[bytes] = ()) -> None:
+        """Take up a file; with ``needles`` only if it has one of them, or a star import."""
         try:
             data = read(path)
         except FileError as error:
             self.error(path, error.code, str(error))
             return
-        if pattern is None or pattern.search(data):
+        if not needles or any(needle in data for needle in needles) or _STAR.search(data):
             self.take(path, data, kind)
 
     def take(self, path: str, data: bytes, kind: str) -> None:
@@ -284,11 +287,10 @@ class Project:
             if not grown:
                 return
             if names:
-                words = "|".join(map(re.escape, sorted(names)))
-                pattern = re.compile(rf"\b(?:{words})\b|import[ \t(\\]*\*".encode())
+                needles = [name.encode() for name in names]
                 for path in self.python_files:
                     if path not in self.modules and path not in broken:
-                        self._file(path, "python", pattern)
+                        self._file(path, "python", needles)
             for module in self.modules.values():
                 stars = any(scope.stars for scope in module.analysis.scopes.all_scopes())
                 if module.part is None and (stars or names & set(re.findall(r"\w+", module.source.text))):

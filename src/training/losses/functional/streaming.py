@@ -25,7 +25,7 @@ def bank_logsumexp(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Ten
 def bank_logsumexp_max(query: Tensor, bank: Tensor, scale: float | Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """As ``bank_logsumexp``, with the largest scaled inner product of each row (no gradient, -inf for none)."""
     query = upcast(query)
-    scale = torch.as_tensor(scale, device=query.device).to(query.dtype)
+    scale = torch.as_tensor(scale, dtype=query.dtype, device=query.device)
     point, factor = query.detach(), scale.detach()
     with torch.no_grad(), autocast_off(query):
         bank = bank.to(query.dtype)

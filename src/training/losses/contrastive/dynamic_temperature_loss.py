@@ -13,8 +13,7 @@ from ..loss_registry import LossRegistry
 class DynamicTemperatureLoss(BaseContrastiveLoss):
     """Symmetric InfoNCE over pairs with a temperature made from each batch.
 
-    A heuristic without a paper or state, for runs in which one fixed temperature is too sharp at the start. Prefer
-    ``CLIPLoss(learnable_temperature=True)`` in new work.
+    For runs in which one temperature is too sharp at first. No paper; prefer ``CLIPLoss(learnable_temperature=True)``.
 
     With cosines ``c_ij`` of image ``i`` and text ``j`` and positives ``P_i`` (equal ids)::
 

@@ -17,8 +17,7 @@ from .vicreg import VICRegLoss
 class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     """Symmetric InfoNCE first, VICReg once the two modalities are aligned.
 
-    Use it where VICReg alone does not get started on two unrelated encoders. No paper. The phase moves only in
-    ``update_step(step, total_steps)``: call it after every optimiser step.
+    For encoders with which VICReg alone does not start. ``update_step``, called after each step, moves the phase.
 
     With cosines ``c_ij``, the alignment gap ``g = mean_i c_ii - mean_ij c_ij`` and progress ``p``::
 
@@ -51,7 +50,7 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     Raises:
         ValueError: an argument out of range, unfit shapes or ids, one row only, neither deadline nor threshold.
 
-    The old class ignored the deadline when it had a threshold, compared in two spaces, rebuilt its heads, drew one
+    No paper. The old class ignored the deadline beside a threshold, compared in two spaces, rebuilt its heads, drew one
     positive, returned other keys in each phase, could run backwards, and did not save its phase.
     """
 

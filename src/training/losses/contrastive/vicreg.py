@@ -31,8 +31,7 @@ class VICRegLoss(BaseLoss):
 
     The paper sums ``I`` over the columns; its code takes the mean, as here, and halves ``V(a) + V(b)``, unlike here.
 
-    ``K`` needs the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares). Each view holds one until
-    the backward pass, and nothing else beside the inputs; see ``chunk_size`` and ``checkpoint``.
+    For ``K`` each view holds the smaller of an ``n x n`` and a ``d x d`` matrix (equal sums of squares) until backward.
 
     Args:
         invariance_weight, variance_weight, covariance_weight: ``w_I``, ``w_V``, ``w_C``, attributes read at every call.

@@ -512,9 +512,8 @@ class Rewriter:
             reason = "one of its names is left"
         if reason:
             for site in self.analysis.sites.values():
-                # a star that stays binds the old name again
-                before = site.scope is self.scopes.module and site.statement.lineno < statement.lineno
-                if site.symbol is not None and before and site.local in known:
+                # a star that stays binds the old name as well
+                if site.symbol is not None and site.scope is self.scopes.module and site.local in known:
                     symbols[id(site.symbol)] = site.symbol
             if symbols:
                 for symbol in symbols.values():

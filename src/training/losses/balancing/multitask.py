@@ -18,11 +18,10 @@ from .terms import check_weights, named_modules, term_value
 class MultiTaskLoss(BaseLoss):
     """Sum over tasks, each with its own input and target: ``loss = sum_k w_k L_k(input_k, target_k)``.
 
-    Use it for a model with several heads. A batch may lack tasks: they count nothing, weights are not renormalised.
-
-    With ``weighting="inverse_loss"`` all tasks contribute about the same: ``r_k <- m r_k + (1 - m) L_k`` follows the
-    losses of the batch (in training mode only), ``w_k`` is proportional to ``v_k / r_k`` with sum 1, ``v`` being the
-    given weights. A home-made rule; for learned weights see ``uncertainty``.
+    For models with several heads. A batch may lack tasks: they count nothing, and weights are not renormalised. With
+    ``weighting="inverse_loss"`` all contribute about the same: ``r_k <- m r_k + (1 - m) L_k`` follows the losses of the
+    batch (in training mode only), ``w_k`` is proportional to ``v_k / r_k`` with sum 1, ``v`` being the given weights. A
+    home-made rule; for learned weights see ``uncertainty``.
 
     Args:
         tasks: name -> loss, called as ``loss(input, target)``; returns a tensor, or a dict with ``loss``.
@@ -42,7 +41,6 @@ class MultiTaskLoss(BaseLoss):
     """
 
     shown = ("weighting", "weights")
-    running_loss: Tensor
 
     def __init__(
         self,
@@ -60,7 +58,7 @@ class MultiTaskLoss(BaseLoss):
         self.weights = check_weights(weights, self.tasks)
         self.weighting, self.momentum, self.normalize_weights = weighting, momentum, normalize_weights
         if weighting == "inverse_loss":
-            self.register_buffer("running_loss", torch.ones(len(self.tasks)))
+            self.running_loss = nn.Buffer(torch.ones(len(self.tasks)))
 
     def forward(self, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> LossOutput:
         """The weighted sum over the tasks that are in both mappings."""

@@ -23,11 +23,10 @@ def _drop_reference(module: nn.Module, state: dict[str, Any], prefix: str, metad
 class FeatureConsistencyLoss(BaseLoss, NormalizationMixin):
     """Feature distillation against forgetting: ``loss = sum_m w_m mean_i d(f_mi, r_mi)`` over vision and text.
 
-    For fine-tuning, with the model before it as reference: a model, or its features (computed once, cached).
-
-    Distances of rows ``f``, ``r``: ``cosine`` ``1 - cos(f, r)``; ``neg_dot`` ``1 - f . r``; ``l2`` and ``l1`` norms of
-    ``f - r``; ``smooth_l1``, the sum over the columns of ``e^2 / 2`` for ``|e| < 1`` and ``|e| - 1/2`` beyond. All but
-    the cosine grow with the width of the features.
+    For fine-tuning, with the model before it as reference: a model, or its features (computed once, cached). Distances
+    of rows ``f``, ``r``: ``cosine`` ``1 - cos(f, r)``; ``neg_dot`` ``1 - f . r``; ``l2`` and ``l1`` norms of ``f - r``;
+    ``smooth_l1``, the sum over the columns of ``e^2 / 2`` for ``|e| < 1`` and ``|e| - 1/2`` beyond. All but the cosine
+    grow with the width of the features.
 
     Args:
         reference_vision_model, reference_text_model: modules that map inputs to features.

@@ -36,10 +36,9 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
     Raises:
         ValueError: shapes that do not fit, an argument out of range.
 
-    Paper: label smoothing, Szegedy et al. 2016, arXiv 1512.00567.
-
-    Differs from the old ``CrossEntropyLoss``: class weights count also with smoothing; the mean is weighted as in
-    torch; the class axis is always axis 1; ignored elements neither crash nor dilute.
+    Paper: label smoothing, Szegedy et al. 2016, arXiv 1512.00567. Differs from the old ``CrossEntropyLoss``: class
+    weights count also with smoothing; the mean is weighted as in torch; the class axis is always axis 1; ignored
+    elements neither crash nor dilute.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ without the losses that the catalog names as the successor of nothing in the 19 
 table). A module that other losses use as well (``base``, ``functional``, ``balancing/terms.py``) counts by its share,
 rounded up: the registered successors that reach it through imports, divided by all registered losses that reach it.
 
-Prints a table, and the sum with every shared module that the families reach counted whole. Exit 1 above the limit.
+Prints a table, and the sum with every shared module that the families reach counted whole. Exit 1 at the limit.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def losses(path: Path) -> dict[str, int]:
 
 
 def main() -> int:
-    """Print the table; 1 above the limit."""
+    """Print the table; 1 unless the sum is under the limit."""
     modules = sorted(ROOT.rglob("*.py"))
     local = {path: path.relative_to(ROOT).as_posix() for path in modules}
     wanted = successors()
@@ -118,8 +118,8 @@ def main() -> int:
     print(
         "no successor of the 19 files: " + ", ".join(f"{n.rpartition('.')[2]} ({c})" for n, c in other.items()) + "\n"
     )
-    print(f"{total} lines (limit {LIMIT}); {strict} with every shared module whole")
-    return int(total > LIMIT)
+    print(f"{total} lines (to stay under {LIMIT}); {strict} with every shared module whole")
+    return int(total >= LIMIT)
 
 
 if __name__ == "__main__":

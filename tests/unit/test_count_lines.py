@@ -48,5 +48,6 @@ def test_table_and_sums(capsys: pytest.CaptureFixture[str]) -> None:
             assert 0 < int(ours) <= int(everyone), name
             assert int(counted) == -(-int(count) * int(ours) // int(everyone)), name
     strict, total = (sum(column) for column in zip(*known.values(), strict=True))
-    assert f"{total} lines (limit {TOOL['LIMIT']}); {strict} with every shared module whole" in text
-    assert over == (total > TOOL["LIMIT"])
+    assert f"{total} lines (to stay under {TOOL['LIMIT']}); {strict} with every shared module whole" in text
+    assert over == (total >= TOOL["LIMIT"])
+    assert total < 2500, "the successors of the 19 files have grown"

@@ -144,7 +144,8 @@ RULES: Final[dict[str, Rule]] = {
     "TL034": Rule(
         "class handed on",
         "left",
-        "The class is stored, returned or passed on, so calls of it are out of sight, and its arguments have changed.",
+        "The class is stored, returned, passed on or looked up by its name, so calls of it are out of sight, and its "
+        "arguments have changed.",
     ),
     "TL035": Rule(
         "subclass of an old loss",
@@ -164,7 +165,7 @@ RULES: Final[dict[str, Rule]] = {
     "TL038": Rule(
         "star import that cannot be replaced",
         "left",
-        "The star import may supply further names, or is a re-export.",
+        "The star import may supply further names, is a re-export, or stands beside an import of one of its names.",
     ),
     "TL039": Rule(
         "module used as an object",

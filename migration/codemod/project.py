@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import functools
 import os
 import re
@@ -389,7 +390,7 @@ class Project:
         }
         for path, encoded in self.configs.items():
             self._config(path, encoded, used)
-        self.outcome.findings = sorted(set(self.outcome.findings), key=lambda f: (f.path, f.line, f.column, f.code))
+        self.outcome.findings = _merged(self.outcome.findings)
         return self.outcome
 
     def _document_plan(self, module: Module, context: Context) -> Plan:
@@ -565,6 +566,15 @@ def _number_note(symbol: Symbol, target: Target) -> tuple[str, str] | None:
     what = "; ".join(case.deviations)
     where = f"same numbers in this domain: {case.domain}. Elsewhere: " if case.domain else ""
     return "TL020", f"{symbol.name} -> {target.name}: {where}{what}"
+
+
+def _merged(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings in order; what is said of several symbols with the same words is said once."""
+    merged: dict[Finding, list[str]] = {}
+    for finding in sorted(set(findings), key=lambda f: (f.path, f.line, f.column, f.code, f.message, f.symbol)):
+        alone = finding if finding.level == "change" else dataclasses.replace(finding, symbol="")
+        merged.setdefault(alone, []).append(finding.symbol)
+    return [f if f.symbol else dataclasses.replace(f, symbol=", ".join(names)) for f, names in merged.items()]
 
 
 def _repeats(node: ast.AST) -> bool:

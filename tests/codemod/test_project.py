@@ -258,3 +258,10 @@ def test_select_and_ignore(tmp_path: Path, options: dict[str, tuple[str, ...]], 
     assert len(outcome.changes) == changed
     assert "CrossEntropyLoss" in after["a.py"]
     assert "Label" not in after["a.py"]
+
+
+def test_what_concerns_all_losses_of_a_module_is_said_once(tmp_path: Path) -> None:
+    text = "import src.training.losses as old\nregister(old)\n"
+    _, outcome = run(tmp_path, {"a.py": text})
+    (finding,) = [f for f in outcome.findings if f.code == "TL039"]
+    assert len(finding.symbol.split(", ")) > 1

@@ -221,7 +221,8 @@ def sinkhorn_plan(
     with autocast_off(batch):
         if method == "auto":
             costs = batch.detach() if cells is None else batch.detach() * cells
-            span = (costs.amax(dim=(1, 2)) - costs.amin(dim=(1, 2)).clamp_max(0)) / scale[:, 0, 0]
+            low, high = costs.amin(dim=(1, 2)).clamp_max(0), costs.amax(dim=(1, 2)).clamp_min(0)
+            span = (high - low) / scale[:, 0, 0]
             method = "log" if bool((span > LOG_DOMAIN_ABOVE[batch.dtype]).any()) else "kernel"
         if method == "kernel":
             fixed = (scale, (num_iters, tol), (of_rows, of_columns), cells, blocks)

@@ -1,0 +1,188 @@
+"""Alignment: small numbers worked out by hand, and values exactly at the edges of conditions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.losses.alignment import GTCCLoss, LAVLoss, TCCLoss, VAVALoss, mixture_fit, sinkhorn_plan
+from training.losses.alignment.gtcc import _FiniteGradient
+
+F64 = torch.float64
+
+
+def close(got: Any, want: Any) -> None:
+    torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(want, dtype=torch.as_tensor(got).dtype))
+
+
+def sequences(*lengths: int, width: int = 3, seed: int = 0) -> list[Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, width, generator=g, dtype=F64) for n in lengths]
+
+
+def test_presets_are_these() -> None:
+    paper = {"temperature": 0.1, "variance_weight": 0.001}
+    assert TCCLoss.PRESETS["gtcc_repository"] == paper
+    assert TCCLoss.PRESETS["paper"] == paper | {
+        "variance": "per_frame", "include_self_pairs": False, "distance": "squared_euclidean", "scale_by_dim": True,
+        "frame_reduction": "mean", "log_term": "var",
+    }  # fmt: skip
+    assert LAVLoss.PRESETS["gtcc_repository"] == {"smoothing": 0.1, "contrast_weight": 0.01}
+    assert LAVLoss.PRESETS["paper"] == {
+        "contrast_weight": 0.5, "pair_reduction": "mean", "count_contrast": "per_ordered_pair",
+        "normalize_by_length": True, "normalize_embeddings": True,
+        "contrast": {
+            "window": 10, "inclusive_window": True, "near_term": "distance", "distance": "squared_euclidean",
+        },
+    }  # fmt: skip
+    assert GTCCLoss.PRESETS["gtcc_repository"] == {
+        "temperature": 0.1, "num_components": 15, "window_fraction": 0.2, "keep_floor_decay": 0.95,
+    }  # fmt: skip
+    assert GTCCLoss.PRESETS["paper"] == {
+        "divide_by_variance": True, "window": "centered", "fit_objective": "kl", "standardize_drop_logits": False,
+        "stable": True,
+    }  # fmt: skip
+    assert VAVALoss.PRESETS["restored"] == VAVALoss.PRESETS["gtcc_repository"] == {}
+
+
+# --- GTCC -------------------------------------------------------------------------------------------------------------
+
+
+def test_gradients_that_are_not_finite_become_zero() -> None:
+    x = torch.ones(4, requires_grad=True)
+    (_FiniteGradient.apply(x) * torch.tensor([math.nan, math.inf, -math.inf, 2.0])).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, 0.0, 0.0, 2.0]
+
+
+def test_a_sequence_that_is_not_finite_is_left_out_as_a_whole() -> None:
+    good = sequences(5, 6)
+    bad = sequences(7, seed=1)[0]
+    bad[2, 0] = math.nan
+    loss = GTCCLoss(on_failure="skip", fit_steps=1)
+    close(loss([*good, bad], window_sides=[0, 1, 0]), loss(good, window_sides=[0, 1]))
+
+
+def test_an_error_of_zero_has_no_inverse() -> None:
+    """One frame each: it returns to itself; the part that is dropped has the inverse of the error."""
+    given, drops = [torch.zeros(1, 2, dtype=F64)] * 2, [torch.zeros(3, dtype=F64)] * 2
+    with pytest.raises(FloatingPointError, match="the loss is not finite"):
+        GTCCLoss(keep_floor_decay=0.5, fit_steps=1)(given, drops)
+    assert float(GTCCLoss(keep_floor_decay=0.5, fit_steps=1, on_failure="skip")(given, drops)) == 0.0
+
+
+def test_draws_are_those_of_the_seed_and_the_call() -> None:
+    """Per sequence a permutation, whose first frames are taken, and a side out of two."""
+    given = sequences(6, 5, 7, 4, 6, 5, 8)
+    loss = GTCCLoss(seed=3, fit_steps=1, num_frames=3, window_fraction=0.3)
+    seen = set()
+    for call in range(4):
+        g = torch.Generator().manual_seed(3 + (call << 24))
+        frames, sides = [], []
+        for x in given:
+            frames.append(torch.sort(torch.randperm(len(x), generator=g)[:3]).values)
+            sides.append(int(torch.randint(2, (), generator=g)))
+        seen |= set(sides)
+        drawn = loss(given)
+        close(drawn, GTCCLoss(fit_steps=1, window_fraction=0.3)(given, sampled_frames=frames, window_sides=sides))
+    assert seen == {0, 1}
+
+
+def test_drop_scores_by_hand() -> None:
+    x, vectors = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=F64), torch.tensor([[1.0, -1.0, 0.5]], dtype=F64)
+    plain = GTCCLoss(standardize_drop_logits=False)
+    close(plain._scores(x, vectors), torch.tensor([[-0.5, -0.5]]))
+    rows = torch.tensor([[2.0, 0.0], [6.0, 0.0]], dtype=F64)
+    close(GTCCLoss()._scores(rows, vectors), torch.tensor([[-1.0, 1.0]]) / math.sqrt(2.0))
+
+
+@pytest.mark.parametrize(
+    ("window", "side", "seen"),
+    [
+        ("centered", 0, ["110000", "111000", "011100", "001110", "000111", "000011"]),
+        ("random_side", 0, ["110000", "111000", "001100", "000110", "000011", "000011"]),
+        ("random_side", 1, ["110000", "110000", "110000", "011000", "001111", "000111"]),
+    ],
+)
+def test_windows_by_hand(window: str, side: int, seen: list[str]) -> None:
+    """A third of six frames; the corners see each other."""
+    found = GTCCLoss(window=window, window_fraction=1 / 3)._window(6, side)
+    assert ["".join("01"[on] for on in row) for row in found.tolist()] == seen
+
+
+# --- mixtures ---------------------------------------------------------------------------------------------------------
+
+
+def test_objectives_of_a_mixture_by_hand() -> None:
+    """One component on two bins; its weight is 1."""
+    p = torch.tensor([[0.25, 0.75]], dtype=F64)
+    at = torch.tensor([[0.0, 2.0, 1.0]], dtype=F64)  # mean 0, variance 2
+    odds = math.exp(-1 / 4)
+    q = [1 / (1 + odds), odds / (1 + odds)]
+    forward = 0.25 * math.log(0.25 / q[0]) + 0.75 * math.log(0.75 / q[1])
+    backward = q[0] * math.log(q[0] / 0.25) + q[1] * math.log(q[1] / 0.75)
+    lengths = torch.tensor([2])
+    for objective, want in (("kl", forward), ("jeffreys", forward + backward)):
+        problem = mixture_fit._Problem(p, lengths, 1, objective, 0.5)
+        torch.testing.assert_close(problem.value(at), torch.tensor([want], dtype=F64), rtol=1e-5, atol=1e-5)
+
+
+def test_where_mixtures_start_and_stay() -> None:
+    p = torch.full((1, 9), 1 / 9, dtype=F64)
+    problem = mixture_fit._Problem(p, torch.tensor([9]), 2, "kl", 0.5)
+    close(problem.start(), torch.tensor([[1.0, 4.5, 9.0, 9.0, 1.0, 1.0]]))
+    close(problem.inside(torch.tensor([[-1.0, 8.5, 0.1, 9.0, -3.0, 4.0]], dtype=F64))[0, :2], torch.tensor([0.0, 8.0]))
+    components, weights = problem.mixture(torch.tensor([[4.0, 4.0, 0.1, 0.5, 0.0, math.log(3.0)]], dtype=F64))
+    close(components[0, 0], components[0, 1])  # variances below the smallest count as that
+    close(weights, torch.tensor([[0.25, 0.75]]))
+
+
+def test_a_step_without_curvature_is_forgotten() -> None:
+    slope = torch.tensor([[1.0, 2.0]], dtype=F64)
+    flat = [torch.tensor([[1.0, 0.0]], dtype=F64)], [torch.tensor([[0.0, 1.0]], dtype=F64)]
+    close(mixture_fit._direction(slope, *flat), -slope)
+    # a quadratic of curvature 2 along the first axis: the Newton step there, half a step elsewhere
+    bowl = [torch.tensor([[1.0, 0.0]], dtype=F64)], [torch.tensor([[2.0, 0.0]], dtype=F64)]
+    close(mixture_fit._direction(slope, *bowl), -slope / 2)
+
+
+# --- transport --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["kernel", "log"])
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((2, 4, 3), (3, 4), (3, 3)),
+        ((2, 4, 4), (4, 3), (3, 2)),
+        ((2, 4, 4), (3, 2), (4, 1)),
+        ((2, 3, 3), (3, 3), (3, 3)),
+    ],
+)
+def test_plans_in_a_padded_batch(
+    method: str, shape: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...]
+) -> None:
+    """Each is the plan of its own costs, also where one pair fills the batch in one direction, or has one column."""
+    cost = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+    plans = sinkhorn_plan(cost, 0.5, row_lengths=rows, column_lengths=columns, method=method)
+    for plan, each, n, m in zip(plans, cost, rows, columns, strict=True):
+        want = torch.zeros_like(plan)
+        want[:n, :m] = sinkhorn_plan(each[:n, :m], 0.5, method=method)
+        close(plan, want)
+
+
+def test_very_negative_costs_go_to_the_log_domain() -> None:
+    """Adding a number to all costs changes no plan."""
+    cost = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+    close(sinkhorn_plan(cost - 2000.0, 1.0), sinkhorn_plan(cost, 1.0))
+
+
+def test_lengths_of_a_batch_are_checked() -> None:
+    cost = torch.rand(2, 3, 3, dtype=F64)
+    for bad in ((1, 0), (1, 4), (1,)):
+        with pytest.raises(ValueError, match="row_lengths must hold 2 numbers from 1 to 3"):
+            sinkhorn_plan(cost, 1.0, row_lengths=bad, column_lengths=(1, 1))

@@ -29,6 +29,7 @@ from training.losses.balancing.monitor import RESOLUTION
 from training.losses.base import BaseLoss, BaseSupervisedLoss, FeatureQueue, require_number, require_numbers
 from training.losses.base.base_loss import require_features
 from training.losses.base.mixins import HardNegativeMiningMixin, TemperatureScalingMixin
+from training.losses.base.projection import ProjectionHead
 from training.losses.base.warmup import WarmupFactor
 from training.losses.contrastive import CrossModalVICRegLoss, HybridPretrainVICRegLoss
 from training.losses.functional import l2_normalize, standardize
@@ -459,15 +460,21 @@ def test_enough_rows() -> None:
             require_features(rows, a=torch.zeros(shape))
 
 
+def test_widths_of_heads_are_whole() -> None:
+    for bad in ({"input_dim": 2.5}, {"output_dim": 2.5}, {"hidden_dim": 2.5}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            ProjectionHead(**{"input_dim": 2, "output_dim": 2, **bad})
+
+
 def test_more_rows_than_a_queue_holds() -> None:
     """The last ones stay, where they would have come to stand one after the other."""
     queue, single = FeatureQueue(4, 1), FeatureQueue(4, 1)
-    for rows in (torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[4.0], [5.0], [6.0], [7.0], [8.0], [9.0]])):
+    for rows in (torch.tensor([[1.0], [2.0], [3.0]]), torch.arange(4.0, 11.0)[:, None]):
         queue.enqueue(rows)
         for row in rows:
             single.enqueue(row[None])
-    assert queue.features.tolist() == single.features.tolist() == [[9.0], [6.0], [7.0], [8.0]]
-    assert int(queue.ptr) == int(single.ptr) == 1
+    assert queue.features.tolist() == single.features.tolist() == [[9.0], [10.0], [7.0], [8.0]]
+    assert int(queue.ptr) == int(single.ptr) == 2
 
 
 class Plain(BaseLoss):

@@ -203,6 +203,9 @@ MUTANTS = [
         "total = table[row + column + 2, row + 1, pairs]",
         "total = table[row + column + 1, row + 1, pairs]",
     ),
+    Mutant("soft-dtw-band-too-wide", SOFT_DTW, "(k - self.band + 1) // 2", "(k - self.band) // 2"),
+    Mutant("soft-dtw-band-too-narrow", SOFT_DTW, "(k + self.band) // 2 + 1", "(k + self.band + 1) // 2"),
+    Mutant("soft-dtw-gradient-without-band", SOFT_DTW, "band=ctx.band", "band=None"),
     Mutant("gtcc-eps-dropped", GTCC, "(beta.sum(dim=-1, keepdim=True) + 1e-6)", "beta.sum(dim=-1, keepdim=True)"),
     Mutant(
         "gtcc-drop-by-own-vector",

@@ -126,7 +126,7 @@ RECORDS = [
         pair,
         grad=("x", "y"),
         variant="cosine",
-        kwargs={"distance": "cosine", "open_end": True, "normalize_by_length": True},
+        kwargs={"distance": "cosine", "open_end": True, "normalize_by_length": True, "bandwidth": 2},
         reductions=("none", "mean", "sum"),
         exempt=EXEMPT,
     ),

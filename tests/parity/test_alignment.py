@@ -31,6 +31,7 @@ from training.losses.alignment import (
     tcc_loss,
     vava_loss,
 )
+from training.losses.functional import soft_dtw
 
 NEW = {"TCC_loss": tcc_loss, "IntraContrast_loss": intra_contrast, "LAV_loss": lav_loss, "VAVA_loss": vava_loss}
 ROWS: dict[str, Symbol] = {s.old.partition(".")[2]: s for s in builtin_catalog().symbols if s.system == "alignment"}
@@ -249,6 +250,20 @@ def test_soft_dtw(kwargs: dict[str, Any]) -> None:
     weight = torch.tensor([1.0, -2.0, 0.5])
     for a, b in zip(*(torch.autograd.grad((v * weight).sum(), (x, y)) for v in (new, old)), strict=True):
         assert deviation(a, b, gradient=True) < 1e-10
+
+
+@pytest.mark.parametrize(("columns", "bandwidth"), [(9, 0), (9, 1), (14, 5), (6, 4)])
+def test_soft_dtw_in_a_band(columns: int, bandwidth: int) -> None:
+    """The twin has no band: there the cells outside of it get a cost that no path can bear."""
+    generator = torch.Generator().manual_seed(3)
+    cost = torch.rand(3, 9, columns, generator=generator, requires_grad=True)
+    far = (torch.arange(9)[:, None] - torch.arange(columns)).abs() > bandwidth
+    old = twin("alignment.softdtw.SoftDTW")().func_dtw(cost.masked_fill(far, 1e5), 0.1)
+    new = soft_dtw(cost, 0.1, bandwidth=bandwidth)
+    assert deviation(new, old) < 1e-12
+    weight = torch.tensor([1.0, -2.0, 0.5])
+    grads = [torch.autograd.grad((value * weight).sum(), cost)[0] for value in (new, old)]
+    assert deviation(*grads, gradient=True) < 1e-10
 
 
 def test_objective_of_an_old_configuration() -> None:

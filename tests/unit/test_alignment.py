@@ -290,6 +290,93 @@ def test_soft_dtw_gradcheck_with_lengths_and_open_end() -> None:
         )
 
 
+def plain_soft_dtw(cost: torch.Tensor, gamma: float, band: int, open_end: bool) -> torch.Tensor:
+    """Of one pair, cell by cell, from the formula; the graph is that of every step."""
+    rows, columns = cost.shape
+    table = {(-1, -1): cost.new_zeros(())}
+    for i in range(rows):
+        for j in range(columns):
+            before = [table[cell] for cell in ((i - 1, j - 1), (i - 1, j), (i, j - 1)) if cell in table]
+            if abs(i - j) <= band and before:
+                table[i, j] = cost[i, j] - gamma * torch.logsumexp(torch.stack(before) / -gamma, dim=0)
+    ends = [table[i, columns - 1] for i in range(rows) if (i, columns - 1) in table]
+    return torch.stack(ends).min() if open_end else table[rows - 1, columns - 1]
+
+
+BANDED = [
+    ((6, 6), [(6, 6), (3, 3), (1, 1)], 0),
+    ((7, 9), [(7, 9), (4, 6), (3, 1)], 2),
+    ((9, 5), [(7, 5), (5, 3), (2, 4)], 2),
+    ((5, 12), [(5, 8), (1, 4), (5, 2)], 3),
+    ((12, 5), [(8, 5), (4, 1), (2, 5)], 3),
+    ((4, 6), [(4, 6), (2, 3), (4, 1)], 50),
+]
+
+
+@pytest.mark.parametrize("open_end", [False, True])
+@pytest.mark.parametrize(("shape", "lengths", "band"), BANDED, ids=str)
+def test_soft_dtw_in_a_band(shape: tuple[int, int], lengths: list[tuple[int, int]], band: int, open_end: bool) -> None:
+    """Values and gradients of each pair alone; what lies outside of the band does not count, be it infinite."""
+    generator = torch.Generator().manual_seed(band)
+    cost = torch.rand(len(lengths), *shape, generator=generator, dtype=F64)
+    far = (torch.arange(shape[0])[:, None] - torch.arange(shape[1])).abs() > band
+    cost = cost.masked_fill(far, torch.inf).requires_grad_()
+    rows, columns = ([pair[side] for pair in lengths] for side in (0, 1))
+    value = soft_dtw(cost, 0.3, lengths_x=rows, lengths_y=columns, open_end=open_end, bandwidth=band)
+    (gradient,) = torch.autograd.grad(value.sum(), cost)
+    assert torch.equal(gradient[:, far], torch.zeros_like(gradient[:, far]))
+    for place, (n, m) in enumerate(lengths):
+        alone = cost[place, :n, :m].detach().requires_grad_()
+        expected = plain_soft_dtw(alone, 0.3, band, open_end)
+        torch.testing.assert_close(value[place], expected, rtol=1e-12, atol=1e-12)
+        (wanted,) = torch.autograd.grad(expected, alone)
+        torch.testing.assert_close(gradient[place, :n, :m], wanted, rtol=1e-10, atol=1e-12)
+        assert gradient[place].sum().item() == pytest.approx(wanted.sum().item())
+
+
+def test_soft_dtw_gradcheck_in_a_band() -> None:
+    cost = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=F64, requires_grad=True)
+    for open_end in (False, True):
+        options: dict[str, Any] = {"lengths_x": [4, 3, 1], "lengths_y": [5, 3, 2], "open_end": open_end}
+        assert torch.autograd.gradcheck(lambda c, o=options: soft_dtw(c, 0.3, bandwidth=1, **o), cost)
+
+
+def test_soft_dtw_loss_in_a_band() -> None:
+    """The options reach all three terms of the divergence, and the alignment; a wide band is none."""
+    x, y = (torch.stack(sequences(n, n, seed=n)).detach() for n in (7, 9))
+    narrow, wide = SoftDTWLoss(bandwidth=2), SoftDTWLoss(bandwidth=8)
+    assert torch.equal(wide(x, y), SoftDTWLoss()(x, y))
+    assert (narrow(x, y) > wide(x, y)).all()
+    expected = narrow(x, y) - 0.5 * (narrow(x, x) + narrow(y, y))
+    torch.testing.assert_close(SoftDTWLoss(bandwidth=2, divergence=True)(x, y), expected, rtol=1e-12, atol=1e-12)
+    value, alignment = narrow.alignment(x, y)
+    assert torch.equal(value, narrow(x, y))
+    assert not alignment[:, (torch.arange(7)[:, None] - torch.arange(9)).abs() > 2].any()
+    assert torch.equal(SoftDTWLoss(bandwidth=0)(x, x, [3, 7], [3, 7]), torch.zeros(2, dtype=F64))
+
+
+@pytest.mark.parametrize("bandwidth", [-1, 1.5, "2"])
+def test_soft_dtw_checks_its_bandwidth(bandwidth: Any) -> None:
+    with pytest.raises(ValueError, match=f"bandwidth must be an integer at least 0, found {bandwidth!r}"):
+        SoftDTWLoss(bandwidth=bandwidth)
+    with pytest.raises(ValueError, match=r"bandwidth must be None or an integer at least 0.*found"):
+        soft_dtw(torch.ones(1, 3, 3), bandwidth=bandwidth)
+
+
+def test_soft_dtw_needs_a_band_that_reaches_the_end() -> None:
+    cost = torch.ones(2, 5, 8)
+    message = r"bandwidth must be None or an integer at least 3.*lengths \[5, 2\] and \[8, 3\].*found 2"
+    for open_end in (False, True):
+        with pytest.raises(ValueError, match=message):
+            soft_dtw(cost, lengths_x=[5, 2], lengths_y=[8, 3], bandwidth=2, open_end=open_end)
+    # of the first pair only the open end lies in the band
+    assert torch.isfinite(soft_dtw(cost, lengths_x=[5, 5], lengths_y=[1, 7], bandwidth=2, open_end=True)).all()
+    with pytest.raises(ValueError, match="bandwidth must be None or an integer at least 4"):
+        SoftDTWLoss(bandwidth=2)(*(s.detach() for s in sequences(5, 1)))
+    with pytest.raises(ValueError, match="gamma must be greater than 0, found 0"):
+        soft_dtw(cost, 0.0)
+
+
 def test_soft_dtw_of_padded_pairs_is_that_of_each() -> None:
     x, y = (torch.stack(sequences(n, n, seed=n)).detach() for n in (7, 9))
     loss = SoftDTWLoss(smoothing=0.5, divergence=True, normalize_by_length=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..base import BaseLoss, require_choice, require_number
+from ..base import BaseLoss, require_choice, require_number, require_numbers
 from ..functional import l2_normalize, soft_dtw, upcast
 from ..loss_registry import LossRegistry
 from .sequences import squared_distances
@@ -34,13 +34,16 @@ class SoftDTWLoss(BaseLoss):
         distance: ``squared_euclidean`` or ``cosine`` (1 minus the cosine).
         divergence: subtract half of ``sdtw(x, x) + sdtw(y, y)``: then it is 0 for equal sequences and never negative.
         open_end: let ``x`` end anywhere.
+        bandwidth: paths stay at cells with ``|n - m|`` of at most this (Sakoe and Chiba's band), an integer at least 0;
+            default: anywhere. It must reach the end of each pair: at least ``|N - M|``.
         normalize_by_length: divide by ``N + M``.
         reduction: ``none`` (one value a pair), ``mean`` or ``sum`` over the pairs.
 
     Shape: ``[N, D], [M, D]`` gives a 0-d tensor, ``[B, N, D], [B, M, D]`` (either ``B`` may be 1) gives ``[B]``.
 
     Raises:
-        ValueError: an option out of range, shapes that do not fit, lengths out of range.
+        ValueError: an option out of range, shapes that do not fit, lengths out of range, a pair whose lengths differ by
+            more than the bandwidth.
 
     torch.compile: not supported; the backward pass is hand-written and cannot be differentiated twice.
 
@@ -56,16 +59,18 @@ class SoftDTWLoss(BaseLoss):
         distance: str = "squared_euclidean",
         divergence: bool = False,
         open_end: bool = False,
+        bandwidth: int | None = None,
         normalize_by_length: bool = False,
         reduction: str = "none",
     ) -> None:
         super().__init__(reduction=reduction)
         require_number("smoothing", smoothing, low=0.0, exclusive=True)
         require_choice("distance", distance, ("squared_euclidean", "cosine"))
+        require_numbers(0, integer=True, optional=True, bandwidth=bandwidth)
         if divergence and open_end:
             raise ValueError("divergence must be False with open_end=True, found True: the self terms have no open end")
         self.smoothing, self.distance, self.divergence = smoothing, distance, divergence
-        self.open_end, self.normalize_by_length = open_end, normalize_by_length
+        self.open_end, self.bandwidth, self.normalize_by_length = open_end, bandwidth, normalize_by_length
 
     def forward(
         self, x: Tensor, y: Tensor, lengths_x: Lengths | None = None, lengths_y: Lengths | None = None
@@ -88,7 +93,7 @@ class SoftDTWLoss(BaseLoss):
         a, b, lengths_x, lengths_y = self._check(x, y, None, None)
         with torch.enable_grad():
             cost = self.costs(a.detach(), b.detach()).requires_grad_()
-            value = soft_dtw(cost, self.smoothing, lengths_x=lengths_x, lengths_y=lengths_y, open_end=self.open_end)
+            value = self._soft_dtw(cost, lengths_x, lengths_y)
             (expected,) = torch.autograd.grad(value.sum(), cost)
         value = value.detach()
         return (value[0], expected[0]) if x.dim() == 2 else (value, expected)
@@ -100,16 +105,23 @@ class SoftDTWLoss(BaseLoss):
         return squared_distances(x, y)
 
     def _batched(self, x: Tensor, y: Tensor, lengths_x: list[int], lengths_y: list[int]) -> Tensor:
-        def value(a: Tensor, b: Tensor, rows: list[int], columns: list[int]) -> Tensor:
-            cost = self.costs(a, b)
-            return soft_dtw(cost, self.smoothing, lengths_x=rows, lengths_y=columns, open_end=self.open_end)
-
-        total = value(x, y, lengths_x, lengths_y)
+        total = self._soft_dtw(self.costs(x, y), lengths_x, lengths_y)
         if self.divergence:
-            total = total - 0.5 * (value(x, x, lengths_x, lengths_x) + value(y, y, lengths_y, lengths_y))
+            own_x = self._soft_dtw(self.costs(x, x), lengths_x, lengths_x)
+            total = total - 0.5 * (own_x + self._soft_dtw(self.costs(y, y), lengths_y, lengths_y))
         if self.normalize_by_length:
             total = total / (torch.tensor(lengths_x) + torch.tensor(lengths_y)).to(total)
         return total
+
+    def _soft_dtw(self, cost: Tensor, rows: list[int], columns: list[int]) -> Tensor:
+        return soft_dtw(
+            cost,
+            self.smoothing,
+            lengths_x=rows,
+            lengths_y=columns,
+            open_end=self.open_end,
+            bandwidth=self.bandwidth,
+        )
 
     @staticmethod
     def _check(

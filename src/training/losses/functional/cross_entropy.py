@@ -17,14 +17,11 @@ def reduce(loss: Tensor, reduction: str, num_valid: Tensor | int | None = None) 
     """
     if reduction == "none":
         return loss
-    if reduction == "mean" and num_valid is None and loss.numel():
-        return loss.mean()
-    total = loss.sum()
-    if reduction == "sum" or num_valid is None:
+    total = loss.sum()  # the gradient of a mean is a tensor of the size of the loss, that of a sum is one number
+    if reduction == "sum":
         return total
-    if isinstance(num_valid, Tensor):
-        return total / num_valid.to(total.dtype).clamp(min=1)
-    return total / max(num_valid, 1)
+    count = loss.numel() if num_valid is None else num_valid
+    return total / (count.to(total.dtype).clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
 
 
 def uniform_targets(positive: Tensor, dtype: torch.dtype) -> Tensor:

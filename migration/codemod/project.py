@@ -334,20 +334,22 @@ class Project:
     def _public_names(self) -> dict[str, set[str]]:
         """Local names of each file that other files refer to."""
         keep: dict[str, set[str]] = {}
-        by_name = {dotted: path for path, module in self.modules.items() for dotted in module.modules}
+        by_name: dict[str, set[str]] = {}  # several files may have one name, each for the scripts beside it
+        for path, module in self.modules.items():
+            for dotted in module.modules:
+                by_name.setdefault(dotted, set()).add(path)
         exported = {path: set(module.analysis.exports()) for path, module in self.modules.items()}
         stems: dict[str, set[str]] = {}
-        for dotted, path in by_name.items():
-            stems.setdefault(dotted.rpartition(".")[2], set()).add(path)
+        for dotted, paths in by_name.items():
+            stems.setdefault(dotted.rpartition(".")[2], set()).update(paths)
         every = set().union(*exported.values())
         for path, module in self.modules.items():
             scopes = module.analysis.scopes
             for statement in scopes.imports:
                 if isinstance(statement, ast.ImportFrom):
                     for dotted in module.analysis.absolute(statement):
-                        target = by_name.get(dotted)
-                        if target is not None and target != path:
-                            names = {alias.name for alias in statement.names}
+                        names = {alias.name for alias in statement.names}
+                        for target in by_name.get(dotted, set()) - {path}:
                             keep.setdefault(target, set()).update(exported[target] if "*" in names else names)
             for name in every & scopes.attributes:
                 for stem in set(re.findall(r"\w+", module.source.text)) & set(stems):

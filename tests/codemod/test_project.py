@@ -160,6 +160,16 @@ def test_names_that_other_files_use_are_kept(tmp_path: Path, other: str) -> None
     assert "import CLIPLoss\nCLIPLoss(metrics=True)" in alone["app/one.py"]
 
 
+def test_modules_of_one_name_in_two_directories(tmp_path: Path) -> None:
+    old = "from src.training.losses.clip_style_loss import CLIPStyleLoss\n"
+    use = "from helpers import CLIPStyleLoss\nCLIPStyleLoss(0.1)\n"
+    files = {f"{folder}/{name}": text for folder in "ab" for name, text in (("helpers.py", old), ("train.py", use))}
+    after, _ = run(tmp_path, files)
+    for folder in "ab":
+        assert "import CLIPLoss as CLIPStyleLoss" in after[f"{folder}/helpers.py"]
+        assert "CLIPStyleLoss(temperature=0.1, metrics=True)" in after[f"{folder}/train.py"]
+
+
 def test_all_or_nothing(tmp_path: Path) -> None:
     use = "from src.training.losses import VICRegLoss, MemoryQueueContrastiveLoss\nisinstance(x, VICRegLoss)\n"
     after, outcome = run(

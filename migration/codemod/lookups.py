@@ -19,13 +19,13 @@ class Lookups(References):
                 continue
             node: ast.expr = name
             path = self.module_path(node)
-            while path is not None and self.rules.symbol(path[0]) is None:
+            while path is not None and self.symbol(path[0]) is None:
                 parent = self.scopes.parents.get(node)
                 if not (isinstance(parent, ast.Attribute) and parent.value is node):
                     break
                 node = parent
                 path = self.module_path(node)
-            if path is None or self.rules.symbol(path[0]) is not None:
+            if path is None or self.symbol(path[0]) is not None:
                 continue
             if path[0] not in self.rules.in_module:
                 # an unknown name below an old module, or a plain package such as `src`

@@ -282,7 +282,7 @@ class Project:
             for module in list(self.modules.values()):
                 for name, symbol in module.analysis.exports().items():
                     for dotted in module.modules:
-                        if self.rules.add_reexport(f"{dotted}.{name}", symbol):
+                        if self.rules.add_reexport(f"{dotted}.{name}", symbol, os.path.abspath(module.path)):
                             grown = True
                             names.add(name)
             if not grown:

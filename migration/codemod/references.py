@@ -106,7 +106,7 @@ class References(Imports):
             return self.refer(node.value, scope, seen)
         if isinstance(node, ast.Attribute):
             path = self.module_path(node)
-            symbol = self.rules.symbol(path[0]) if path else None
+            symbol = self.symbol(path[0]) if path else None
             if path is None or symbol is None:
                 return None
             return Reference({self.rules.key(symbol): symbol}, [path[1]])
@@ -121,7 +121,7 @@ class References(Imports):
             attribute = node.args[1]
             if isinstance(attribute, ast.Constant) and isinstance(attribute.value, str):
                 base = self.module_path(node.args[0])
-                symbol = self.rules.symbol(f"{base[0]}.{attribute.value}") if base else None
+                symbol = self.symbol(f"{base[0]}.{attribute.value}") if base else None
                 if base is not None and symbol is not None:
                     return Reference({self.rules.key(symbol): symbol}, [base[1]])
         return None

@@ -42,6 +42,8 @@ class Rules:
 
     def __post_init__(self) -> None:
         self.reexported: dict[str, dict[str, Symbol]] = {}
+        self.reexporters: dict[str, dict[str, Symbol]] = {}
+        """What a further path means in each file of that name."""
         self.by_path: dict[str, Symbol] = {
             path: symbol for path, symbol in self.catalog.by_path.items() if self.wanted(symbol)
         }
@@ -76,10 +78,13 @@ class Rules:
         """Whether an import of ``path`` is to be rewritten (re-exports are followed, not rewritten)."""
         return path in self.by_path and path not in self.foreign
 
-    def add_reexport(self, path: str, symbol: Symbol) -> bool:
-        """Note that ``path`` leads to ``symbol``; ``False`` when that was known."""
-        if path in self.by_path or path in self.reexports:
+    def add_reexport(self, path: str, symbol: Symbol, file: str) -> bool:
+        """Note that ``path`` leads to ``symbol`` by way of ``file``; ``False`` when that was known."""
+        if path in self.by_path or file in self.reexporters.get(path, ()):
             return False
+        self.reexporters.setdefault(path, {})[file] = symbol
+        if path in self.reexports:
+            return True
         self.reexports[path] = symbol
         module, _, name = path.rpartition(".")
         self.reexported.setdefault(module, {})[name] = symbol

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -155,12 +156,12 @@ class Imports:
                     self.stars.append((statement, module))
                     found = True
                 elif module in self.rules.reexported:
-                    names = self.rules.reexported[module]
-                    self.followed.update((name, symbol) for name, symbol in names.items() if name[:1] != "_")
+                    found_names = {name: self.symbol(f"{module}.{name}") for name in self.rules.reexported[module]}
+                    self.followed.update((n, s) for n, s in found_names.items() if s is not None and n[:1] != "_")
                     found = True
                 continue
             path = f"{module}.{alias.name}"
-            symbol = self.rules.symbol(path)
+            symbol = self.symbol(path)
             if path in self.rules.foreign:
                 message = f"{path} is defined in this tree and is not the old one"
                 self.notes.append((None, self.finding(statement, "TL044", "note", message)))
@@ -174,6 +175,15 @@ class Imports:
                 self._site(Site(statement, index, scope, local, None, path, path in self.rules.modules))
                 found = True
         return found
+
+    def symbol(self, path: str) -> Symbol | None:
+        """The old symbol that ``path`` means in this file: of modules with one name, the one beside the file counts."""
+        known = self.rules.reexporters.get(path)
+        if known is None:
+            return self.rules.symbol(path)
+        place = os.path.join(os.path.dirname(os.path.abspath(self.source.path)), *path.split(".")[:-1])
+        beside = next((f for f in (f"{place}.py", os.path.join(place, "__init__.py")) if os.path.isfile(f)), None)
+        return known.get(beside) if beside else self.rules.symbol(path)
 
     def _used_as_module(self, local: str, path: str) -> bool:
         """A name that is both a function and a submodule of the old package: is it used as the module?"""

@@ -170,6 +170,23 @@ def test_modules_of_one_name_in_two_directories(tmp_path: Path) -> None:
         assert "CLIPStyleLoss(temperature=0.1, metrics=True)" in after[f"{folder}/train.py"]
 
 
+@pytest.mark.parametrize(
+    "form", ["from helpers import Loss", "from helpers import *", "from helpers import Loss as Loss"]
+)
+def test_of_modules_with_one_name_the_one_beside_the_file_counts(tmp_path: Path, form: str) -> None:
+    use = f"{form}\nx = Loss(1.0)\n"
+    files = {
+        "a/helpers.py": "from src.training.losses.clip_style_loss import CLIPStyleLoss as Loss\n",
+        "b/helpers.py": "from src.training.losses.vicreg_loss import VICRegLoss as Loss\n",
+        "c/helpers.py": "class Loss:\n    def __init__(self, temperature): ...\n",
+        **{f"{folder}/train.py": use for folder in "abc"},
+    }
+    after, _ = run(tmp_path, files)
+    assert "Loss(temperature=1.0, metrics=True)" in after["a/train.py"]
+    assert "Loss(invariance_weight=1.0, center_invariance=True)" in after["b/train.py"]
+    assert after["c/train.py"] == use
+
+
 def test_all_or_nothing(tmp_path: Path) -> None:
     use = "from src.training.losses import VICRegLoss, MemoryQueueContrastiveLoss\nisinstance(x, VICRegLoss)\n"
     after, outcome = run(

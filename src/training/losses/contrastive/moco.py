@@ -25,9 +25,8 @@ class MoCoLoss(BaseContrastiveLoss):
 
         l_i = log( exp(c_ii / t) + sum_{q in Q_i} exp(c_iq / t) [+ sum_{j != i} exp(c_ij / t)] ) - c_ii / t
 
-    where ``Q_i`` are the filled entries of the queue that have another id, and the bracket is there with
-    ``in_batch_negatives``. ``loss`` is the mean over ``i``, and over both directions if ``symmetric``. Afterwards, in
-    train mode only, the keys replace the oldest entries. Without any negative the loss is a zero that keeps the graph.
+    where ``Q_i`` are the filled entries of the queue that have another id, and the bracket is for
+    ``in_batch_negatives``; then means over ``i`` and, if ``symmetric``, both directions. A zero without negatives.
 
     Args:
         embed_dim, queue_size: width of queries and keys, and entries per queue.

@@ -28,8 +28,6 @@ class MemoryQueueLoss(BaseContrastiveLoss):
         D_ip = exp(s_ip) + sum_{n not in P_i} exp(s_in) + sum_{q in Q_i} exp(a_iq)      for "own_positive"
         loss = (mean_i l_i + the same from text to vision) / 2
 
-    After the loss, in train mode only, the features of the batch replace the oldest entries.
-
     Args:
         embed_dim, queue_size: width behind the heads (default: ``projection_dim``), and entries per modality.
         denominator: ``all``, or ``own_positive``: other positives of the row are no negatives either.

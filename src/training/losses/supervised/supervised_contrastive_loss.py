@@ -160,7 +160,11 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     @torch.no_grad()
     def ranking_accuracy(similarity: Tensor, positive: Tensor) -> Tensor:
         """Share of (positive, negative) pairs in a row in which the positive is strictly more similar; 0 for none."""
-        negatives = similarity.masked_fill(positive, math.inf).sort(dim=1).values
-        beaten = torch.searchsorted(negatives, similarity, out_int32=True)  # how many negatives are smaller
-        pairs = (positive.sum(dim=1) * (~positive).sum(dim=1)).sum()
+        ordered, order = similarity.sort(dim=1)
+        positive = positive.gather(1, order)
+        below = (~positive).cumsum(dim=1, dtype=torch.int32)
+        # equal entries are not beaten: what counts is the number of negatives where the run of equals begins
+        goes_on = torch.nn.functional.pad(ordered[:, 1:] == ordered[:, :-1], (1, 0))
+        beaten = (below - (~positive).int()).masked_fill(goes_on, 0).cummax(dim=1).values
+        pairs = (positive.sum(dim=1) * below[:, -1]).sum()
         return (beaten * positive).sum() / pairs.clamp(min=1)

@@ -9,10 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses.contrastive import CLIPLoss, DecorrelationLoss, DynamicTemperatureLoss, HardNegativeLoss
+from training.losses.contrastive import (
+    CLIPLoss,
+    DecorrelationLoss,
+    DynamicTemperatureLoss,
+    HardNegativeLoss,
+    InfoNCELoss,
+    MoCoLoss,
+)
 from training.losses.contrastive.dcl import DecoupledContrastiveLoss
 from training.losses.contrastive.decoupled_loss import IntraInterModalLoss
 from training.losses.contrastive.hybrid_pretrain_vicreg import HybridPretrainVICRegLoss
+from training.losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
 
 IMAGES = torch.eye(2, dtype=torch.float64)
 TEXTS = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
@@ -175,3 +183,72 @@ def test_hybrid_hands_over_beyond_the_threshold() -> None:
 def test_hybrid_options(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         HybridPretrainVICRegLoss(**bad)
+
+
+def test_weights_inside_the_modalities() -> None:
+    x = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], dtype=torch.float64)
+    y = torch.tensor([[0.0, 1.0], [0.8, 0.6], [1.0, 0.0]], dtype=torch.float64)
+    out = IntraInterModalLoss(vision_weight=2.0, text_weight=3.0)(x, y, [4, 4, 5])
+    close(out["intra_modal_loss"], 2 * out["intra_vision_loss"] + 3 * out["intra_text_loss"])
+    close(out.loss.detach(), out["inter_modal_loss"] + out["intra_modal_loss"])
+
+
+def test_temperature_of_a_batch_by_hand() -> None:
+    """Positives at 0.9, negatives at 0.3: the base temperature times 0.25 + 2 exp(-1.5 * 0.6)."""
+    loss = DynamicTemperatureLoss(
+        base_temperature=0.5, offset=0.25, amplitude=2.0, sharpness=1.5, min_temperature=0.01, max_temperature=9.0,
+        include_paired=True,
+    )  # fmt: skip
+    close(loss(IMAGES, TEXTS, [1, 2])["temperature"], 0.5 * (0.25 + 2 * math.exp(-0.9)))
+
+
+def test_a_correlation_has_a_floor() -> None:
+    """Variances of 1e-5 count half: 1e-5 is added to them."""
+    x = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    x = x * math.sqrt(1e-5 * 3 / 4)
+    loss = DecorrelationLoss(correlation=True, covariance_norm="sum", normalize=False, weight=1.0)
+    close(loss(features=x).loss, 2 * 0.5**2)
+
+
+def test_the_deadline_may_be_one_step() -> None:
+    loss = HybridPretrainVICRegLoss(pretrain_steps=1, alignment_threshold=None)
+    loss.update_step(1, 10)
+    assert float(loss(IMAGES, TEXTS)["pretrain_progress"]) == 1.0
+
+
+def test_info_nce_of_a_zero_vector_and_its_metrics() -> None:
+    """Its length stays 0: the squared distance from a unit vector is 1, per dimension a half."""
+    loss = InfoNCELoss(alignment="mse", metrics=True)
+    images = torch.tensor([[0.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    out = loss(images, TEXTS, [1, 2])
+    close(out["alignment"], ((0 + 1 - 0) / 2 + (1 + 1 - 1.6) / 2) / 2)
+    close(out["similarity_positive"], 0.4)
+    close(out["similarity_negative"], 0.0)
+    close(out["similarity_gap"], 0.4)
+
+
+def test_accuracy_of_moco_among_the_batch() -> None:
+    """A match has to beat the best of its rivals, not the worst."""
+    loss = MoCoLoss(embed_dim=3, queue_size=4, in_batch_negatives=True, metrics=True, symmetric=False).double()
+    queries = torch.eye(3, dtype=torch.float64)
+    keys = torch.tensor([[0.6, 0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    out = loss(queries, queries, keys, keys)
+    close(out["accuracy_v2t"], 1 / 3)
+
+
+def test_vicreg_norms_by_hand() -> None:
+    """Three columns that are equal but for scale: six covariances, over 3, or over all 3 * 2 pairs."""
+    column = torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)
+    x = torch.stack([column, 2 * column, 3 * column], dim=1)
+    energy = 2 * (2**2 + 3**2 + 6**2)
+    for norm, divisor in (("features", 3), ("pairs", 6)):
+        out = VICRegLoss(covariance_norm=norm, view_reduction="mean")(x, x)
+        close(out["covariance_loss"], energy / divisor)
+    lone = VICRegLoss(covariance_norm="pairs")(x[:, :1], x[:, :1])
+    assert float(lone["covariance_loss"]) == 0.0
+
+
+def test_scales_of_weights_may_be_small() -> None:
+    assert AdaptiveVICRegLoss(weight_scales=(0.5, 0.0, 1.0)).weight_scales == (0.5, 0.0, 1.0)
+    with pytest.raises(ValueError, match="weight_scales"):
+        AdaptiveVICRegLoss(weight_scales=(-0.5, 0.0, 1.0))

@@ -184,6 +184,73 @@ def test_contrast_of_a_short_sequence_is_constant() -> None:
     assert torch.equal(torch.autograd.grad(value, x)[0], torch.zeros_like(x))
 
 
+# ----------------------------------------------------------------------------------------------------- padded batches
+def padded_batch(given: list[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
+    """NaN behind the lengths, and one frame more than the longest has."""
+    batch = torch.nn.utils.rnn.pad_sequence([x.detach() for x in given], batch_first=True, padding_value=torch.nan)
+    batch = torch.nn.functional.pad(batch, (0, 0, 0, 1), value=torch.nan)
+    return batch.requires_grad_(), [len(x) for x in given]
+
+
+@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("kind", [list, tuple, torch.tensor])
+def test_a_padded_batch_is_the_list(cls: Any, kind: Any) -> None:
+    given = sequences(9, 30, 5)
+    batch, lengths = padded_batch(given)
+    loss, options = quick(cls), {"step": 3} if cls is VAVALoss else {}
+    if cls is GTCCLoss:
+        options = {"generator": torch.Generator().manual_seed(1)}
+    value = loss((batch, kind(lengths)), **options)
+    if cls is GTCCLoss:
+        options = {"generator": torch.Generator().manual_seed(1)}
+    expected = loss(given, **options)
+    assert torch.equal(value, expected)
+    (gradient,) = torch.autograd.grad(value, batch)
+    for x, wanted in zip(gradient, torch.autograd.grad(expected, given), strict=True):
+        assert torch.equal(x[: len(wanted)], wanted)
+        assert not x[len(wanted) :].any()
+
+
+def test_the_objective_takes_padded_batches() -> None:
+    given = sequences(12, 30, 14)
+    batch, lengths = padded_batch(given)
+    objective = AlignmentObjective(losses={"tcc": {}, "lav": {}}, budget=PairBudget(limits={"lav": 200}))
+    expected = objective({"outputs": given})
+    out = objective([{"outputs": (batch, lengths)}])
+    assert {name: value.item() for name, value in out.items()} == {name: v.item() for name, v in expected.items()}
+    wanted = torch.cat(torch.autograd.grad(expected.loss, given))
+    (gradient,) = torch.autograd.grad(out.loss, batch)
+    assert torch.equal(torch.cat([x[:n] for x, n in zip(gradient, lengths, strict=True)]), wanted)
+
+
+@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([5], r"lengths must be 2 integers from 0 to 6 for a batch \[2, 6, 4\], found \[5\]"),
+        ([5, 7], r"lengths must be 2 integers.*found \[5, 7\]"),
+        ([5, -1], r"lengths must be 2 integers.*found \[5, -1\]"),
+        ([5, 4.0], r"lengths must be 2 integers.*found \[5, 4.0\]"),
+        (torch.tensor([5.0, 4.0]), r"lengths must be 2 integers"),
+        (torch.tensor(5), r"lengths must be 2 integers"),
+        (None, r"lengths must be 2 integers.*found None"),
+        (torch.ones(2, 6, 4), r"lengths must be 2 integers"),
+        ([5, 0], r"at least \d frame\(s\).*\[\[5, 4\], \[0, 4\]\]"),
+    ],
+)
+def test_lengths_of_a_padded_batch_are_checked(cls: Any, lengths: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(cls(), (torch.ones(2, 6, 4), lengths))  # type: ignore[arg-type]  # on purpose
+
+
+def test_other_tuples_are_no_padded_batches() -> None:
+    given = tuple(x.detach() for x in sequences(5, 6))
+    assert torch.equal(LAVLoss()(given), LAVLoss()(list(given)))
+    for wrong in ((torch.ones(5, 4), [5]), (torch.ones(2, 5, 4),)):
+        with pytest.raises(ValueError, match=r"sequences must be \[N_i, D\] tensors"):
+            LAVLoss()(wrong)
+
+
 # ---------------------------------------------------------------------------------------------------------- options
 @pytest.mark.parametrize(
     ("cls", "kwargs", "message"),
@@ -705,3 +772,86 @@ def test_objective_with_a_budget() -> None:
     none_left = AlignmentObjective(losses={"lav": {}}, budget=PairBudget(limits={"lav": 1}))({"outputs": given})
     assert none_left.loss.item() == 0.0
     none_left.loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "expected", "thinned"),
+    [
+        ([20, 30, 9, 40], 600, {0: 20, 1: 24, 3: 24}, 2),  # both of the longest
+        ([12, 11, 100], 600, {0: 12, 1: 11, 2: 50}, 1),  # the longest one alone
+        ([20, 30], 600, {0: 20, 1: 30}, 0),
+        ([25, 25], 600, {0: 24, 1: 24}, 2),
+        ([40], 600, {0: 24}, 1),
+        ([20, 30, 10], 99, {}, 0),  # ten frames do not fit
+        ([3], 600, {}, 0),
+        ([], 600, {}, 0),
+    ],
+)
+def test_budget_that_subsamples(
+    lengths: list[int], limit: int, expected: dict[int, int], thinned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    budget = PairBudget(limits={"lav": limit}, min_length=10, on_exceed="subsample")
+    with caplog.at_level(logging.WARNING):
+        assert budget.frames("lav", lengths) == expected
+    assert budget.subsampled["lav"] == thinned
+    assert budget.skipped["lav"] == len(lengths) - len(expected)
+    assert ("subsampled: lav: sequences" in caplog.text) == (thinned > 0)
+    assert budget.keep("lav", lengths) == list(expected)
+
+
+def test_budgets_that_subsample_always_fit() -> None:
+    for first in range(10, 60, 7):
+        for second in range(10, 60, 3):
+            kept = PairBudget(limits={"lav": 400}, on_exceed="subsample").frames("lav", [first, second, 11])
+            # the largest cut, by trying, after which the two longest fit
+            cuts = ([min(n, most) for n in (first, second, 11)] for most in range(60, 0, -1))
+            assert list(kept.values()) == next(cut for cut in cuts if sorted(cut)[1] * sorted(cut)[2] <= 400)
+
+
+def test_objective_with_a_budget_that_subsamples() -> None:
+    given = sequences(12, 41)
+    budget = PairBudget(limits={"lav": 12 * 21}, on_exceed="subsample")
+    value = AlignmentObjective(losses={"lav": {}}, budget=budget)({"outputs": given}).loss
+    expected = LAVLoss()([given[0], given[1][::2]])
+    assert value.item() == expected.item()
+    for gradient, wanted in zip(*(torch.autograd.grad(v, given) for v in (value, expected)), strict=True):
+        assert torch.equal(gradient, wanted)
+    with pytest.raises(ValueError, match="on_exceed must be one of 'skip', 'raise', 'subsample', found 'crop'"):
+        PairBudget(on_exceed="crop")
+
+
+class _Signed(torch.nn.Module):
+    """A loss of either sign."""
+
+    def forward(self, given: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([x.sum() for x in given]).sum()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_objective_leaves_large_results_out(sign: float, caplog: pytest.LogCaptureFixture) -> None:
+    """By their absolute value: the old rule let large negative ones pass."""
+    given = [torch.full((3, 2), sign, dtype=F64, requires_grad=True) for _ in range(2)]
+    objective = AlignmentObjective(losses={"sum": _Signed()}, weights={"sum": 10.0}, max_abs_loss=120.0)
+    out = objective({"outputs": given})
+    assert out.loss.item() == 120.0 * sign
+    assert objective.left_out == 0
+    with caplog.at_level(logging.WARNING):
+        out = objective({"outputs": [2 * x for x in given]})
+    assert f"left out: the loss is {240 * sign:g}, with max_abs_loss=120" in caplog.text
+    assert objective.left_out == 1
+    assert out.loss.item() == 0.0
+    assert out["sum"].item() == 24.0 * sign
+    assert all(torch.equal(g, torch.zeros_like(g)) for g in torch.autograd.grad(out.loss, given))
+    assert AlignmentObjective(losses={"sum": _Signed()})({"outputs": [1e9 * x for x in given]}).loss != 0
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_objective_with_a_limit_refuses_what_is_not_finite(bad: float) -> None:
+    """Before it looks at the size: an infinite loss is no large batch."""
+    given = [torch.full((3, 2), bad)] * 2
+    with pytest.raises(FloatingPointError, match="the loss is not finite"):
+        AlignmentObjective(losses={"sum": _Signed()}, max_abs_loss=1e7)({"outputs": given})
+    assert not torch.isfinite(AlignmentObjective(losses={"sum": _Signed()})({"outputs": given}).loss)
+    for limit in (0.0, -1.0, torch.inf, "1e7"):
+        with pytest.raises(ValueError, match="max_abs_loss must be a number greater than 0"):
+            AlignmentObjective(losses={"lav": {}}, max_abs_loss=limit)  # type: ignore[arg-type]  # on purpose

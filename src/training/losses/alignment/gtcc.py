@@ -13,7 +13,7 @@ from ..functional import autocast_off
 from ..loss_registry import LossRegistry
 from .mixture_fit import FIT_METHODS, FIT_OBJECTIVES, fit_histogram_mixture
 from .presets import PresetMixin
-from .sequences import DIRECT_LIMIT, Sequences, distances, ordered_pairs
+from .sequences import DIRECT_LIMIT, Sequences, SequencesLike, distances, ordered_pairs
 
 __all__ = ["GTCCLoss", "gtcc_loss"]
 
@@ -76,8 +76,8 @@ class GTCCLoss(PresetMixin):
         seed: of the frames and sides that are drawn; the number of calls so far is part of the state_dict.
         frame_reduction: ``sum`` over the frames of a pair, or ``mean``.
 
-    Shape: a list of ``S`` tensors ``[N_i, D]``; the result is 0-d. Fewer than two sequences give a zero that keeps the
-    graph. No gradient goes through ``alpha``.
+    Shape: a list of ``S`` tensors ``[N_i, D]``, or a padded batch ``([S, L, D], lengths)``; the result is 0-d. Fewer
+    than two sequences give a zero that keeps the graph. No gradient goes through ``alpha``.
 
     Raises:
         ValueError: an option out of range, missing drop vectors, an empty list, mixed sizes, dtypes or devices.
@@ -159,7 +159,7 @@ class GTCCLoss(PresetMixin):
 
     def forward(
         self,
-        sequences: Sequence[Tensor],
+        sequences: SequencesLike,
         drop_vectors: Sequence[Tensor] | None = None,
         epoch: int = 0,
         *,
@@ -168,7 +168,7 @@ class GTCCLoss(PresetMixin):
         window_sides: Sequence[int] | None = None,
         mixtures: Mixtures | None = None,
     ) -> Tensor:
-        """The loss of a list of ``[N_i, D]`` sequences.
+        """The loss of ``[N_i, D]`` sequences.
 
         Args:
             sequences: the embeddings.
@@ -343,7 +343,7 @@ class GTCCLoss(PresetMixin):
 
 
 def gtcc_loss(
-    sequences: Sequence[Tensor],
+    sequences: SequencesLike,
     *,
     num_components: int = 1,
     keep_floor_decay: float = 1.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ..functional import l2_normalize, soft_dtw
 from ..loss_registry import LossRegistry
 from .intra_contrast import IntraContrastLoss
 from .presets import PresetMixin
-from .sequences import Sequences, squared_distances
+from .sequences import Sequences, SequencesLike, squared_distances
 
 __all__ = ["LAVLoss", "lav_loss"]
 
@@ -46,8 +46,8 @@ class LAVLoss(PresetMixin):
         normalize_by_length: divide each soft-DTW and each contrast by its number of frames.
         normalize_embeddings: scale the frames to unit length first.
 
-    Shape: a list of ``S`` tensors ``[N_i, D]``; the result is 0-d. Fewer than two sequences give a zero that keeps the
-    graph.
+    Shape: a list of ``S`` tensors ``[N_i, D]``, or a padded batch ``([S, L, D], lengths)``; the result is 0-d. Fewer
+    than two sequences give a zero that keeps the graph.
 
     Raises:
         ValueError: an option out of range, an empty list, mixed sizes, dtypes or devices.
@@ -98,8 +98,8 @@ class LAVLoss(PresetMixin):
         self.normalize_embeddings = normalize_embeddings
         self.contrast = IntraContrastLoss(**{"window": 15, **(contrast or {})})
 
-    def forward(self, sequences: Sequence[Tensor]) -> Tensor:
-        """The loss of a list of ``[N_i, D]`` sequences."""
+    def forward(self, sequences: SequencesLike) -> Tensor:
+        """The loss of ``[N_i, D]`` sequences."""
         given = Sequences.of(sequences)
         if self.normalize_embeddings:
             given = Sequences.of([l2_normalize(x) for x in given.items])
@@ -128,6 +128,6 @@ class LAVLoss(PresetMixin):
         return value
 
 
-def lav_loss(sequences: Sequence[Tensor], *, smoothing: float = 0.1, contrast_weight: float = 0.01) -> Tensor:
+def lav_loss(sequences: SequencesLike, *, smoothing: float = 0.1, contrast_weight: float = 0.01) -> Tensor:
     """:class:`LAVLoss` with its default options, as a function."""
     return LAVLoss(smoothing=smoothing, contrast_weight=contrast_weight).forward(sequences)

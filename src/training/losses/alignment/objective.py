@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base import BaseLoss, LossOutput, require_choice, require_number, require_numbers
 from ..loss_registry import LossRegistry
 from .gtcc import GTCCLoss
 from .lav import LAVLoss
 from .presets import PresetMixin
-from .sequences import checked
+from .sequences import checked, listed
 from .tcc import TCCLoss
 from .vava import VAVALoss
 
@@ -34,14 +35,17 @@ class PairBudget:
     """Leaves out sequences that are too short, or too long for their pair tables to fit.
 
     The table of two sequences has ``N M`` cells. While the two longest exceed the limit of a loss, the longest
-    sequence is left out; so are sequences below ``min_length``. Every one that is left out is logged and counted.
+    sequence is left out (or thinned); so are sequences below ``min_length``. Every one is logged, and counted in
+    ``skipped`` (``subsampled``) by the name of the loss.
 
     Args:
         limits: largest ``N M`` by loss name; default: 3 000 000 for lav, 6 000 000 for vava, 8 000 000 otherwise, the
             limits of the old training loop.
         default: limit of other names.
         min_length: shortest sequence, at least 1.
-        on_exceed: ``skip``, or ``raise`` a ``ValueError``.
+        on_exceed: ``skip``; ``raise`` a ``ValueError``; or ``subsample``: take evenly spaced frames of long sequences,
+            the first and the last among them, as many as fit. Windows over frames span more time then. Short sequences
+            are skipped, and long ones where ``min_length`` frames do not fit.
 
     Differs from the old loop: that one left out the whole batch (the same for its batches of two).
     """
@@ -58,12 +62,17 @@ class PairBudget:
         for name, limit in {**self.limits, "default": default}.items():
             require_number(f"limits[{name!r}]" if name != "default" else name, limit, low=1, integer=True)
         require_number("min_length", min_length, low=1, integer=True)
-        require_choice("on_exceed", on_exceed, ("skip", "raise"))
+        require_choice("on_exceed", on_exceed, ("skip", "raise", "subsample"))
         self.default, self.min_length, self.on_exceed = default, min_length, on_exceed
         self.skipped: Counter[str] = Counter()
+        self.subsampled: Counter[str] = Counter()
 
     def keep(self, name: str, lengths: Sequence[int]) -> list[int]:
-        """The places of the sequences that the loss ``name`` may have, in order.
+        """The places of the sequences that the loss ``name`` may have, in order; see :meth:`frames`."""
+        return list(self.frames(name, lengths))
+
+    def frames(self, name: str, lengths: Sequence[int]) -> dict[int, int]:
+        """Place -> number of frames, of the sequences that the loss ``name`` may have, in order.
 
         Raises:
             ValueError: something would be left out, and ``on_exceed`` is ``raise``.
@@ -72,8 +81,18 @@ class PairBudget:
         kept = [place for place, length in enumerate(lengths) if length >= self.min_length]
         # longest first; the pair of the first two is the largest
         order = sorted(kept, key=lambda place: -lengths[place])
-        while order and lengths[order[0]] * lengths[order[min(1, len(order) - 1)]] > limit:
+        most = max(lengths, default=0)
+        if self.on_exceed == "subsample" and order:
+            # the longest one alone, where the second is short enough for that; both otherwise
+            fits = max(math.isqrt(limit), limit // lengths[order[:2][-1]])
+            most = fits if fits >= self.min_length else most
+        while order and min(most, lengths[order[0]]) * min(most, lengths[order[:2][-1]]) > limit:
             order.pop(0)
+        thinned = [place for place in sorted(order) if lengths[place] > most]
+        if thinned:
+            found = [lengths[place] for place in thinned]
+            logger.warning("subsampled: %s: sequences %s of lengths %s to %d frames", name, thinned, found, most)
+            self.subsampled[name] += len(thinned)
         left_out = [place for place in range(len(lengths)) if place not in order]
         if left_out:
             text = (
@@ -84,7 +103,14 @@ class PairBudget:
                 raise ValueError(text)
             logger.warning("skipped: %s", text)
             self.skipped[name] += len(left_out)
-        return sorted(order)
+        return {place: min(most, lengths[place]) for place in sorted(order)}
+
+
+def _evenly(x: Tensor, count: int) -> Tensor:
+    """So many frames, the first and the last among them."""
+    if count == len(x):
+        return x
+    return x[torch.arange(count, device=x.device) * (len(x) - 1) // max(count - 1, 1)]
 
 
 def _made(name: str, options: Mapping[str, Any] | str) -> nn.Module:
@@ -104,6 +130,9 @@ class AlignmentObjective(BaseLoss):
         weights: name -> ``w``; default: 1.
         step_source: what VAVA takes as step: the ``epoch`` (as the old entry point did) or the training ``step``.
         budget: which sequences each loss gets; default: all.
+        max_abs_loss: a result whose absolute value is greater is left out: ``loss`` is a zero that keeps the graph
+            then, the entries stay as they were found, and it is logged and counted in ``left_out``. Looks at the
+            result on the host, for which an accelerator has to be waited for. Default: no limit.
 
     Returns:
         ``LossOutput`` with ``loss`` and one entry a name (not weighted). A batch with fewer than two sequences
@@ -111,7 +140,8 @@ class AlignmentObjective(BaseLoss):
 
     Raises:
         ValueError: an unknown name or weight, no batch, a batch without ``outputs`` or with something else there than a
-            list of ``[N_i, D]``, a missing step.
+            list of ``[N_i, D]`` or a padded batch, a missing step.
+        FloatingPointError: the result is not finite, with ``max_abs_loss``.
 
     torch.compile: not supported, since most of the losses are not.
 
@@ -126,9 +156,11 @@ class AlignmentObjective(BaseLoss):
         weights: Mapping[str, float] | None = None,
         step_source: str = "epoch",
         budget: PairBudget | None = None,
+        max_abs_loss: float | None = None,
     ) -> None:
         super().__init__(reduction="sum")
         require_choice("step_source", step_source, ("epoch", "step"))
+        require_numbers(0.0, exclusive=True, optional=True, max_abs_loss=max_abs_loss)
         unknown = [name for name, loss in losses.items() if name not in LOSSES and not isinstance(loss, nn.Module)]
         if not losses or unknown:
             raise ValueError(f"losses must have modules, or names among {sorted(LOSSES)}, found {list(losses)}")
@@ -140,6 +172,7 @@ class AlignmentObjective(BaseLoss):
         )
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in losses}
         self.step_source, self.budget = step_source, budget
+        self.max_abs_loss, self.left_out = max_abs_loss, 0
 
     def forward(
         self, model_output: ModelOutput | Sequence[ModelOutput], epoch: int = 0, step: int | None = None
@@ -147,14 +180,15 @@ class AlignmentObjective(BaseLoss):
         """The objective.
 
         Args:
-            model_output: ``{"outputs": list of [N_i, D]}`` with ``"dropouts"`` (one ``[D + 1]`` a sequence) where
-                GTCC weighs frames, or a list of such batches.
+            model_output: ``{"outputs": list of [N_i, D], or ([S, L, D], lengths)}`` with ``"dropouts"`` (one
+                ``[D + 1]`` a sequence) where GTCC weighs frames, or a list of such batches.
             epoch: for GTCC, and for VAVA with ``step_source="epoch"``.
             step: training step, for VAVA with ``step_source="step"``.
         """
         batches: list[Any] = [model_output] if isinstance(model_output, Mapping) else list(model_output)
         if not batches or any(not isinstance(batch, Mapping) or "outputs" not in batch for batch in batches):
             raise ValueError("model_output must be a batch, or a list of batches, with sequences under 'outputs'")
+        batches = [{**batch, "outputs": listed(batch["outputs"])} for batch in batches]
         for batch in batches:
             # the losses do not see those that the budget leaves out
             checked(batch["outputs"], 0)
@@ -166,14 +200,25 @@ class AlignmentObjective(BaseLoss):
             for name, loss in self.losses.items()
         }
         total = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
+        if self.max_abs_loss is not None and self._too_large(total.detach(), self.max_abs_loss):
+            total = zero
         return self.output(total, **parts)
+
+    def _too_large(self, total: Tensor, limit: float) -> bool:
+        if not bool(torch.isfinite(total)):
+            raise FloatingPointError(f"the loss is not finite: {float(total)}")
+        large = bool(total.abs() > limit)
+        if large:
+            logger.warning("left out: the loss is %g, with max_abs_loss=%g", float(total), limit)
+            self.left_out += 1
+        return large
 
     def _one(self, name: str, loss: nn.Module, batch: ModelOutput, epoch: int, step: int | None) -> Tensor:
         sequences: list[Tensor] = list(batch["outputs"])
-        places = list(range(len(sequences)))
+        places = {place: len(x) for place, x in enumerate(sequences)}
         if self.budget is not None:
-            places = self.budget.keep(name, [len(x) for x in sequences])
-        chosen = [sequences[place] for place in places]
+            places = self.budget.frames(name, list(places.values()))
+        chosen = [_evenly(sequences[place], count) for place, count in places.items()]
         if len(chosen) < 2:
             return sequences[0].sum() * 0.0
         if isinstance(loss, GTCCLoss):

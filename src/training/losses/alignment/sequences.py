@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,16 +15,21 @@ from ..functional import autocast_off, upcast
 __all__ = [
     "DISTANCES",
     "Sequences",
+    "SequencesLike",
     "cached",
     "checked",
     "differentiated",
     "distances",
     "frame_mask",
+    "listed",
     "ordered_pairs",
     "squared_distances",
     "sum_of_parts",
     "tables_at_once",
 ]
+
+SequencesLike = Sequence[Tensor] | tuple[Tensor, Sequence[int] | Tensor]
+"""What the losses take: ``[N_i, D]`` sequences, or ``([S, L, D], lengths)``, a padded batch."""
 
 DISTANCES = ("euclidean", "squared_euclidean")
 
@@ -103,15 +109,37 @@ def differentiated(part: Callable[[Tensor], Tensor]) -> Part:
     return both
 
 
-def checked(sequences: Any, minimum_frames: int) -> list[Tensor]:
-    """The sequences, half precision as float32.
+def listed(sequences: Any) -> Any:
+    """The sequences of a padded batch ``([S, L, D], lengths)``; anything else as it is.
 
     Raises:
-        ValueError: no list, other shapes than ``[N_i, D]``, too few frames, mixed dtypes or devices.
+        ValueError: lengths that are not ``S`` integers from 0 to ``L``.
     """
+    if not isinstance(sequences, tuple) or len(sequences) != 2:
+        return sequences
+    batch, lengths = sequences
+    if not isinstance(batch, Tensor) or batch.dim() != 3:
+        return sequences
+    numbers = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+    valid = isinstance(numbers, Sequence) and len(numbers) == len(batch)
+    if not valid or any(not isinstance(n, Integral) or not 0 <= int(n) <= batch.shape[1] for n in numbers):
+        wanted = f"{len(batch)} integers from 0 to {batch.shape[1]}"
+        raise ValueError(f"lengths must be {wanted} for a batch {list(batch.shape)}, found {repr(lengths)[:60]}")
+    return [x[:n] for x, n in zip(batch, numbers, strict=True)]
+
+
+def checked(sequences: Any, minimum_frames: int) -> list[Tensor]:
+    """The sequences, half precision as float32; a padded batch as a list.
+
+    Raises:
+        ValueError: no list or padded batch, other shapes than ``[N_i, D]``, too few frames, mixed dtypes or devices.
+    """
+    sequences = listed(sequences)
     if isinstance(sequences, Tensor) or not isinstance(sequences, Sequence) or not len(sequences):
         found = f"shape {list(sequences.shape)}" if isinstance(sequences, Tensor) else repr(sequences)[:60]
-        raise ValueError(f"sequences must be a non-empty list of [N_i, D] tensors, found {found}")
+        raise ValueError(
+            f"sequences must be a non-empty list of [N_i, D] tensors, or ([S, L, D], lengths), found {found}"
+        )
     shapes = [list(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in sequences]
     if any(not isinstance(x, Tensor) or x.dim() != 2 for x in sequences) or len({x.shape[1] for x in sequences}) > 1:
         raise ValueError(f"sequences must be [N_i, D] tensors with one common D, found {shapes}")
@@ -136,7 +164,7 @@ class Sequences:
     """``[S, L, D]``, zeros behind the lengths."""
 
     @classmethod
-    def of(cls, sequences: Sequence[Tensor], *, minimum_frames: int = 1) -> Sequences:
+    def of(cls, sequences: SequencesLike, *, minimum_frames: int = 1) -> Sequences:
         """Check and pad.
 
         Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -17,6 +16,7 @@ from .sequences import (
     DISTANCES,
     Part,
     Sequences,
+    SequencesLike,
     cached,
     distances,
     frame_mask,
@@ -91,8 +91,8 @@ class TCCLoss(PresetMixin):
         variance_eps: added to the variance.
         log_term: ``std`` (``log(sqrt(var) + 1e-20)``) or ``var`` (``log var``).
 
-    Shape: a list of ``S`` tensors ``[N_i, D]``, ``N_i >= 2``; the result is 0-d. One sequence without self pairs
-    gives a zero that keeps the graph.
+    Shape: a list of ``S`` tensors ``[N_i, D]``, or a padded batch ``([S, L, D], lengths)``, ``N_i >= 2``; the result is
+    0-d. One sequence without self pairs gives a zero that keeps the graph.
 
     Raises:
         ValueError: an option out of range, an empty list, a sequence of fewer than two frames, mixed sizes, dtypes or
@@ -147,8 +147,8 @@ class TCCLoss(PresetMixin):
         self.include_self_pairs, self.scale_by_dim = include_self_pairs, scale_by_dim
         self.frame_reduction, self.normalize_timestamps = frame_reduction, normalize_timestamps
 
-    def forward(self, sequences: Sequence[Tensor]) -> Tensor:
-        """The loss of a list of ``[N_i, D]`` sequences."""
+    def forward(self, sequences: SequencesLike) -> Tensor:
+        """The loss of ``[N_i, D]`` sequences."""
         given = Sequences.of(sequences, minimum_frames=2)
         count = len(given)
         if count == 1 and not self.include_self_pairs:
@@ -238,6 +238,6 @@ def _times(length: int, normalize: bool) -> Tensor:
     return torch.arange(length, dtype=torch.float64) / (length - 1 if normalize else 1)
 
 
-def tcc_loss(sequences: Sequence[Tensor], *, variance_weight: float = 0.1, temperature: float = 1.0) -> Tensor:
+def tcc_loss(sequences: SequencesLike, *, variance_weight: float = 0.1, temperature: float = 1.0) -> Tensor:
     """:class:`TCCLoss` with its default options, as a function."""
     return TCCLoss(temperature=temperature, variance_weight=variance_weight).forward(sequences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -20,6 +20,7 @@ from .presets import PresetMixin
 from .sequences import (
     DIRECT_LIMIT,
     Sequences,
+    SequencesLike,
     cached,
     differentiated,
     distances,
@@ -103,8 +104,8 @@ class VAVALoss(PresetMixin):
         contrast: options of :class:`IntraContrastLoss` other than its defaults; ``window`` is 15 unless given.
         sinkhorn_method: of :func:`sinkhorn_plan`: ``auto``, ``kernel`` or ``log``.
 
-    Shape: a list of ``S`` tensors ``[N_i, D]``; the result is 0-d. Fewer than two sequences give a zero that keeps
-    the graph.
+    Shape: a list of ``S`` tensors ``[N_i, D]``, or a padded batch ``([S, L, D], lengths)``; the result is 0-d. Fewer
+    than two sequences give a zero that keeps the graph.
 
     Raises:
         ValueError: an option out of range, a step below -1, an empty list, mixed sizes, dtypes or devices.
@@ -179,8 +180,8 @@ class VAVALoss(PresetMixin):
         self.cross_contrast, self.sinkhorn_method = cross_contrast, sinkhorn_method
         self.contrast = IntraContrastLoss(**{"window": 15, **(contrast or {})})
 
-    def forward(self, sequences: Sequence[Tensor], step: int) -> Tensor:
-        """The loss of a list of ``[N_i, D]`` sequences at a training step (it mixes the two priors)."""
+    def forward(self, sequences: SequencesLike, step: int) -> Tensor:
+        """The loss of ``[N_i, D]`` sequences at a training step (it mixes the two priors)."""
         given = Sequences.of(sequences)
         phi = self._phi(step)
         if len(given) < 2:
@@ -191,7 +192,7 @@ class VAVALoss(PresetMixin):
         parts = [differentiated(partial(self._between, given, group, phi, weights)) for group in _groups(given)]
         return sum_of_parts(given.padded, parts) + self.contrast_weight * contrast
 
-    def terms(self, sequences: Sequence[Tensor], step: int) -> list[VAVATerms]:
+    def terms(self, sequences: SequencesLike, step: int) -> list[VAVATerms]:
         """The inner quantities, pair by pair in the order ``(0, 1), (0, 2), ..., (1, 0), ...``."""
         given = Sequences.of(sequences)
         phi, weights = self._phi(step), self._weights(given)
@@ -376,7 +377,7 @@ def _normal(x: Tensor) -> Tensor:
 
 
 def vava_loss(
-    sequences: Sequence[Tensor],
+    sequences: SequencesLike,
     step: int,
     *,
     sinkhorn_iterations: int = 20,

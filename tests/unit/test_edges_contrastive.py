@@ -21,6 +21,8 @@ from training.losses.contrastive.dcl import DecoupledContrastiveLoss
 from training.losses.contrastive.decoupled_loss import IntraInterModalLoss
 from training.losses.contrastive.hybrid_pretrain_vicreg import HybridPretrainVICRegLoss
 from training.losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
+from training.losses.multimodal import ImageTextMultiTaskLoss
+from training.losses.supervised import SupervisedContrastiveLoss
 
 IMAGES = torch.eye(2, dtype=torch.float64)
 TEXTS = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
@@ -252,3 +254,38 @@ def test_scales_of_weights_may_be_small() -> None:
     assert AdaptiveVICRegLoss(weight_scales=(0.5, 0.0, 1.0)).weight_scales == (0.5, 0.0, 1.0)
     with pytest.raises(ValueError, match="weight_scales"):
         AdaptiveVICRegLoss(weight_scales=(-0.5, 0.0, 1.0))
+
+
+def test_accuracies_of_the_heads() -> None:
+    """Logits of 0 and labels of one half are negative answers; of classes the largest score counts."""
+    loss = ImageTextMultiTaskLoss(classification_weight=1.0, matching_weight=1.0, metrics=True)
+    out = loss(
+        IMAGES, TEXTS, [1, 2],
+        class_logits=torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]]).double(), class_labels=torch.tensor([1, 1]),
+        matching_logits=torch.tensor([0.0, 0.5], dtype=torch.float64), matching_labels=torch.tensor([0.5, 0.6]),
+    )  # fmt: skip
+    assert float(out["classification_accuracy"]) == 0.5
+    assert float(out["matching_accuracy"]) == 1.0
+
+
+def test_weights_of_anchors_in_both_modalities() -> None:
+    """Rows of both modalities have the weight of their label."""
+    loss = SupervisedContrastiveLoss(contrast_mode="joint", temperature=0.5, reduction="none")
+    labels, weights = torch.tensor([0, 1]), torch.tensor([2.0, 3.0], dtype=torch.float64)
+    plain = loss(IMAGES, TEXTS, labels=labels).loss
+    close(loss(IMAGES, TEXTS, labels=labels, class_weights=weights).loss, plain * torch.tensor([2.0, 3.0, 2.0, 3.0]))
+
+
+def test_scores_at_the_threshold_are_positives() -> None:
+    scores = torch.tensor([[1.0, 0.5], [0.25, 1.0]], dtype=torch.float64)
+    loss = SupervisedContrastiveLoss(similarity_threshold=0.5, contrast_mode="cross", metrics=True)
+    assert loss._positives(None, scores, torch.eye(2, dtype=torch.bool)).tolist() == [[True, True], [False, True]]
+
+
+def test_ranking_accuracy_by_hand() -> None:
+    """Ties are not won; a row without negatives has no pairs."""
+    similarity = torch.tensor([[3.0, 2.0, 2.0, 1.0], [1.0, 2.0, 3.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    positive = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [1, 1, 1, 1]]).bool()
+    # row 0: 3 beats 2 and 1, 2 beats 1 and ties; row 1: 2 beats 1, 0 beats none of (1, 3)
+    close(SupervisedContrastiveLoss.ranking_accuracy(similarity, positive), (3 + 1) / 8)
+    assert float(SupervisedContrastiveLoss.ranking_accuracy(similarity, torch.ones_like(positive))) == 0.0

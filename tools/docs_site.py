@@ -126,10 +126,10 @@ def build(output: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         docs = Path(scratch) / "docs"
         shutil.copytree(ROOT / "docs", docs)
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        text = text.replace("](docs/losses)", "](losses/index.md)").replace("](docs/", "](")
-        (docs / "index.md").write_text(text, encoding="utf-8")
-        shutil.copy(ROOT / "CONTRIBUTING.md", docs / "CONTRIBUTING.md")
+        for name, target in (("README.md", "index.md"), ("CONTRIBUTING.md", "CONTRIBUTING.md")):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            text = text.replace("](docs/losses)", "](losses/index.md)").replace("](docs/", "](")
+            (docs / target).write_text(text, encoding="utf-8")
         (docs / "losses").mkdir(exist_ok=True)
         (docs / "losses" / "index.md").write_text(gallery(), encoding="utf-8")
         report_page(docs)

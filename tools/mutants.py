@@ -56,8 +56,11 @@ INTRODUCTION = """# Mutants of the losses
 
 `nox -s mutants` changes the mathematics of `src/training/losses`, one place at a time (arithmetic, comparison, numbers,
 axes, reductions), and runs the tests that execute the place. A change that no test notices survives. *mutants* is how
-many there are, *tried* how many of them ran (a fixed sample where it is less); equivalent ones cannot change a result
-and do not count. The six documented bugs of the alignment losses are put back by `tools/mutants_alignment.py`.
+many there are, *tried* how many of them ran (less: a sample); equivalent ones cannot change a result and do not count:
+`tools/mutants_equivalent.toml` says why. A first run takes two hours on one core; later ones try what has changed.
+
+The documented bugs of the alignment losses, and slips of the same kind, are put back by `tools/mutants_alignment.py`:
+see [Video alignment](../guide/alignment.md#what-was-restored-and-how-to-see-that-it-stays-so).
 """
 KEPT = ROOT / ".nox"
 EQUIVALENT = ROOT / "tools" / "mutants_equivalent.toml"

@@ -9,8 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses.alignment import GTCCLoss, LAVLoss, TCCLoss, VAVALoss, mixture_fit, sinkhorn_plan
+from training.losses.alignment import (
+    GTCCLoss,
+    IntraContrastLoss,
+    LAVLoss,
+    TCCLoss,
+    VAVALoss,
+    mixture_fit,
+    sinkhorn_plan,
+)
 from training.losses.alignment.gtcc import _FiniteGradient
+from training.losses.alignment.sequences import Sequences
 
 F64 = torch.float64
 
@@ -112,6 +121,56 @@ def test_windows_by_hand(window: str, side: int, seen: list[str]) -> None:
     """A third of six frames; the corners see each other."""
     found = GTCCLoss(window=window, window_fraction=1 / 3)._window(6, side)
     assert ["".join("01"[on] for on in row) for row in found.tolist()] == seen
+
+
+def test_a_larger_variance_costs_more() -> None:
+    """Frames that are all alike: every weight is 1 / 6, the variance of 0 .. 5 is 35 / 12."""
+    given = [torch.zeros(6, 2, dtype=F64)] * 2
+    values = [float(GTCCLoss(variance_weight=w, fit_steps=1)(given, window_sides=[0, 0])) for w in (0.0, 1.0)]
+    assert values[1] - values[0] == pytest.approx(2 * 6 * math.log(35 / 12) / 2, rel=1e-4)
+
+
+def test_small_errors_are_no_failures() -> None:
+    given = [torch.arange(5, dtype=F64)[:, None] * 4.0] * 2  # frames find themselves
+    values = [float(GTCCLoss(fit_steps=8, on_failure=how)(given, window_sides=[0, 0])) for how in ("raise", "skip")]
+    assert values[0] / 10 < 0.5
+    assert values[0] == values[1]
+
+
+def test_steps_of_the_fit_and_whole_epochs() -> None:
+    given = sequences(5, 6)
+    loss = GTCCLoss(fit_steps=2, num_components=2)
+    frames = torch.arange(5)
+    found, _ = loss._fit(Sequences.of(given), 0, frames, [1])
+    alpha = torch.softmax(-torch.cdist(given[0], given[1]), dim=1)
+    close(found[0], mixture_fit.fit_histogram_mixture(alpha, 2, steps=8)[0])
+    with pytest.raises(ValueError, match="epoch"):
+        loss(given, None, 0.5)
+
+
+# --- contrast ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("near_term", ["constant", "distance", "weighted_distance"])
+@pytest.mark.parametrize(
+    "options", [{}, {"inclusive_window": True}, {"distance": "squared_euclidean"}, {"reduction": "mean"}]
+)
+@pytest.mark.parametrize("timed", [False, True])
+def test_contrast_cell_by_cell(near_term: str, options: dict[str, Any], timed: bool) -> None:
+    (x,) = sequences(7)
+    times = torch.tensor([0.0, 0.5, 2.0, 3.5, 4.0, 7.0, 9.0], dtype=F64) if timed else torch.arange(7, dtype=F64)
+    reach = 2 + bool(options.get("inclusive_window"))
+    total = 0.0
+    for i in range(7):
+        for j in range(7):
+            gap = float((x[i] - x[j]).norm()) ** (2 if options.get("distance") else 1)
+            weight = float(times[i] - times[j]) ** 2 + 1
+            if abs(i - j) >= reach:
+                total += weight * max(0.0, 1.5 - gap)
+            else:
+                total += {"constant": weight * 1.5, "distance": gap, "weighted_distance": gap / weight}[near_term]
+    loss = IntraContrastLoss(window=2, margin=1.5, near_term=near_term, **options)
+    close(loss(x, times if timed else None), total / 49 if options.get("reduction") else total)
 
 
 # --- mixtures ---------------------------------------------------------------------------------------------------------

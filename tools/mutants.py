@@ -49,6 +49,8 @@ LONGEST = 8.0
 """Seconds: slower tests are left out."""
 QUICK = 0.5
 """Seconds: slower tests come last."""
+FEW = 5
+"""With fewer tests of a line (it may be newer than the record) those of the function, then of the file join."""
 BUDGET, MOST = 10.0, 200
 """Seconds of recorded time, and number of tests, that one mutant gets."""
 MEMORY = 8 << 30
@@ -264,9 +266,9 @@ class Chooser:
             self.maps[mutant.module] = self.lines.by_line(mutant.module, text)
         by_line = self.maps[mutant.module]
         tests: set[str] = set()
-        # lines that are new since the recording: whoever executes the function, then the file
         for first, last in ((mutant.first, mutant.last), mutant.scope, (1, text.count("\n") + 1)):
-            tests = tests or {t for n in range(first, last + 1) for t in by_line.get(n, ())} & self.usable
+            if len(tests) < FEW:
+                tests |= {t for n in range(first, last + 1) for t in by_line.get(n, ())} & self.usable
         if (mutant.first, mutant.last) == mutant.scope:
             # defaults are read without executing a line
             tests |= {f"{DEFAULTS}[{name}]" for name in mutant.inside.split(".")} & self.usable

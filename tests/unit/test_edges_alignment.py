@@ -13,12 +13,14 @@ from training.losses.alignment import (
     GTCCLoss,
     IntraContrastLoss,
     LAVLoss,
+    PairBudget,
     TCCLoss,
     VAVALoss,
     mixture_fit,
     sinkhorn_plan,
 )
 from training.losses.alignment.gtcc import _FiniteGradient
+from training.losses.alignment.objective import _evenly
 from training.losses.alignment.sequences import Sequences
 
 F64 = torch.float64
@@ -56,6 +58,10 @@ def test_presets_are_these() -> None:
         "stable": True,
     }  # fmt: skip
     assert VAVALoss.PRESETS["restored"] == VAVALoss.PRESETS["gtcc_repository"] == {}
+    for loss in (TCCLoss, LAVLoss, GTCCLoss, VAVALoss):
+        for name, options in loss.PRESETS.items():
+            made = vars(loss.preset(name))
+            assert all(made[key] == value for key, value in options.items() if key in made), (loss, name)
 
 
 # --- GTCC -------------------------------------------------------------------------------------------------------------
@@ -207,6 +213,37 @@ def test_a_step_without_curvature_is_forgotten() -> None:
     # a quadratic of curvature 2 along the first axis: the Newton step there, half a step elsewhere
     bowl = [torch.tensor([[1.0, 0.0]], dtype=F64)], [torch.tensor([[2.0, 0.0]], dtype=F64)]
     close(mixture_fit._direction(slope, *bowl), -slope / 2)
+
+
+def test_a_slope_after_a_slanted_step() -> None:
+    """Curvature 2: the slope less half of the change is (0, 1.5); scaled by 2 / 5; 0.2 comes back along the step."""
+    step, change = torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([[2.0, 1.0]], dtype=F64)
+    close(mixture_fit._direction(torch.tensor([[1.0, 2.0]], dtype=F64), [step], [change]), torch.tensor([[-0.2, -0.6]]))
+
+
+def test_steps_of_a_fit_are_whole() -> None:
+    with pytest.raises(ValueError, match="steps"):
+        mixture_fit.fit_histogram_mixture(torch.full((1, 4), 0.25), 1, steps=1.5)
+
+
+# --- budget -----------------------------------------------------------------------------------------------------------
+
+
+def test_budgets_at_their_edges() -> None:
+    with pytest.raises(ValueError, match="default"):
+        PairBudget(default=1.5)
+    # 100 cells: two of 20 frames become two of 10, which is just enough
+    thin = PairBudget(limits={}, default=100, min_length=10, on_exceed="subsample")
+    assert thin.frames("tcc", [20, 20]) == {0: 10, 1: 10}
+    assert PairBudget(limits={}, default=100, min_length=11, on_exceed="subsample").frames("tcc", [20, 20]) == {}
+    assert PairBudget(limits={}, default=100).frames("tcc", [10, 10, 9]) == {0: 10, 1: 10}
+
+
+def test_frames_taken_evenly() -> None:
+    x = torch.arange(9.0)[:, None]
+    assert _evenly(x, 5).flatten().tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert _evenly(x, 2).flatten().tolist() == [0.0, 8.0]
+    assert _evenly(x, 1).flatten().tolist() == [0.0]
 
 
 # --- transport --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from training.losses.alignment import (
     IntraContrastLoss,
     LAVLoss,
     PairBudget,
+    SoftDTWLoss,
     TCCLoss,
     VAVALoss,
     mixture_fit,
@@ -282,3 +283,16 @@ def test_lengths_of_a_batch_are_checked() -> None:
     for bad in ((1, 0), (1, 4), (1,)):
         with pytest.raises(ValueError, match="row_lengths must hold 2 numbers from 1 to 3"):
             sinkhorn_plan(cost, 1.0, row_lengths=bad, column_lengths=(1, 1))
+
+
+def test_large_costs_go_to_the_log_domain() -> None:
+    """Where one row has no cost near 0, a kernel of nothing but zeros would divide by zero."""
+    cost = torch.tensor([[0.0, 2000.0], [3000.0, 2500.0]], dtype=F64)
+    close(sinkhorn_plan(cost, 1.0), sinkhorn_plan(cost, 1.0, method="log"))
+
+
+def test_soft_alignments_of_a_batch() -> None:
+    """All of the soft minimum goes through the first cell and the last one."""
+    _, expected = SoftDTWLoss(smoothing=0.5).alignment(torch.stack(sequences(5, 5, 5)), torch.stack(sequences(4, 4, 4)))
+    close(expected[:, 0, 0], torch.ones(3))
+    close(expected[:, -1, -1], torch.ones(3))

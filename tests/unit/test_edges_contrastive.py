@@ -227,6 +227,7 @@ def test_info_nce_of_a_zero_vector_and_its_metrics() -> None:
     close(out["similarity_positive"], 0.4)
     close(out["similarity_negative"], 0.0)
     close(out["similarity_gap"], 0.4)
+    close(loss(IMAGES, TEXTS, [1, 2])["similarity_gap"], 0.9 - 0.3)
 
 
 def test_accuracy_of_moco_among_the_batch() -> None:

@@ -38,6 +38,7 @@ def test_covariance_by_hand() -> None:
     close(covariance(x), torch.tensor([[4.0, 2.0], [2.0, 4.0]]))
     close(covariance(x, x[:, :1] * 3), torch.tensor([[12.0], [6.0]]))
     close(covariance(x[:1]), torch.zeros(2, 2))
+    close(covariance(x[:2]), torch.tensor([[2.0, 4.0], [4.0, 8.0]]))
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (5, 6), (5, 5), (7, 3)])

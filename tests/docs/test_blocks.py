@@ -144,8 +144,9 @@ def run_before_and_after(block: Block) -> None:
     try:
         with pytest.raises(NameError) if broken else contextlib.nullcontext():
             exec(compile(before, block.id, "exec"), given())
-    except AssertionError as error:
-        if "not compiled with CUDA" not in str(error):  # some old classes wanted a GPU by default
+    except (AssertionError, RuntimeError) as error:
+        # some old classes want a GPU by default; what torch says without one depends on its build
+        if torch.cuda.is_available() or not re.search("CUDA|NVIDIA", str(error)):
             raise
     exec(compile(after, block.id, "exec"), given())
 

@@ -23,6 +23,7 @@ from training.losses.alignment import (
 from training.losses.alignment.gtcc import _FiniteGradient
 from training.losses.alignment.objective import _evenly
 from training.losses.alignment.sequences import Sequences
+from training.losses.functional import soft_dtw
 
 F64 = torch.float64
 
@@ -296,3 +297,31 @@ def test_soft_alignments_of_a_batch() -> None:
     _, expected = SoftDTWLoss(smoothing=0.5).alignment(torch.stack(sequences(5, 5, 5)), torch.stack(sequences(4, 4, 4)))
     close(expected[:, 0, 0], torch.ones(3))
     close(expected[:, -1, -1], torch.ones(3))
+
+
+def test_lav_by_length_is_made_of_its_parts() -> None:
+    x = sequences(4, 6, 5)
+    loss = LAVLoss(contrast_weight=0.3, smoothing=0.2, count_contrast="once", normalize_by_length=True)
+    contrast = loss.contrast.per_sequence(Sequences.of(x))
+    want = 0.3 * sum(float(c) / len(s) for c, s in zip(contrast, x, strict=True))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        gaps = (x[i][:, None] - x[j]).square().sum(dim=-1)
+        want += 2 * float(soft_dtw(gaps[None], 0.2)) / (len(x[i]) + len(x[j]))
+    close(loss(x), want)
+
+
+def test_gtcc_divides_by_the_variance_and_adds_its_logarithm() -> None:
+    """The spread of the frames is above 1: dividing by it makes the loss smaller, its logarithm makes it larger."""
+    x = [s * 0.1 for s in sequences(12, 12)]
+    frames, sides = [torch.arange(12)] * 2, [0, 0]
+
+    def value(**options: Any) -> float:
+        loss = GTCCLoss(num_components=1, window="centered", stable=True, fit="em", fit_objective="kl", **options)
+        return float(loss(x, sampled_frames=frames, window_sides=sides))
+
+    plain, divided = value(), value(divide_by_variance=True)
+    assert 0 < divided < plain
+    assert value(variance_weight=0.5) > plain
+    assert value(variance_weight=0.5, divide_by_variance=True) > divided
+    close(value(variance_weight=0.5) - plain, value(variance_weight=0.5, divide_by_variance=True) - divided)
+    close(value(frame_reduction="mean") * 12, plain)

@@ -325,3 +325,25 @@ def test_gtcc_divides_by_the_variance_and_adds_its_logarithm() -> None:
     assert value(variance_weight=0.5, divide_by_variance=True) > divided
     close(value(variance_weight=0.5) - plain, value(variance_weight=0.5, divide_by_variance=True) - divided)
     close(value(frame_reduction="mean") * 12, plain)
+
+
+def test_tcc_scales_by_the_width_and_takes_means_over_frames() -> None:
+    x = sequences(5, 5, width=4)
+    close(TCCLoss(scale_by_dim=True, temperature=0.3)(x), TCCLoss(temperature=0.3 * 4)(x))
+    close(TCCLoss(frame_reduction="mean")(x) * 5, TCCLoss()(x))
+
+
+def test_vava_epsilon_by_the_prior() -> None:
+    x = sequences(6, 9)
+    by_name = VAVALoss(epsilon="prior_scaled", prior_weight=0.5)(x, step=3)
+    close(by_name, VAVALoss(epsilon=lambda n, m: 0.5 * n * m / 4, prior_weight=0.5)(x, step=3))
+    assert float(by_name) != float(VAVALoss(prior_weight=0.5)(x, step=3))
+
+
+def test_vava_offsets_by_both_lengths() -> None:
+    plan = torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0), dtype=F64)
+    below = [plan - plan.amax(dim=dim, keepdim=True) for dim in (2, 1)]
+    got = VAVALoss(optimality_scale="own_axis")._match_distance(*below, (5,), (7,))
+    best_column, best_row = plan.argmax(dim=2, keepdim=True), plan.argmax(dim=1, keepdim=True)
+    close(got[0], (torch.arange(7) - best_column).abs() / 7)
+    close(got[1], (torch.arange(7)[:, None] - best_row).abs() / 5)

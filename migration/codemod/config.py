@@ -39,7 +39,7 @@ def load(start: str) -> dict[str, Any]:
 def line_length(start: str) -> int:
     """The line length that the nearest pyproject.toml sets for ruff or black; 88, as theirs, if it sets none."""
     file = _nearest(start)
-    tools = _read(file).get("tool", {}) if file else {}
+    tools = _parsed(file, _read(file)).get("tool", {}) if file else {}
     found = [tools.get(tool, {}).get("line-length") for tool in ("ruff", "black")]
     return next((length for length in found if isinstance(length, int)), 88)
 
@@ -51,9 +51,12 @@ def _nearest(start: str) -> str:
     return next((file for file in files if os.path.isfile(file)), "")
 
 
-def _read(file: str) -> dict[str, Any]:
+def _read(file: str) -> str:
     with open(file, encoding="utf-8", errors="replace") as handle:
-        text = handle.read()
+        return handle.read()
+
+
+def _parsed(file: str, text: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -67,11 +70,10 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _table(file: str) -> dict[str, Any]:
-    with open(file, encoding="utf-8", errors="replace") as handle:
-        if "training-losses" not in handle.read():
-            return {}
-    data = _read(file)
-    table = data.get("tool", {}).get("training-losses", {}).get("codemod", {})
+    text = _read(file)
+    if "training-losses" not in text:
+        return {}
+    table = _parsed(file, text).get("tool", {}).get("training-losses", {}).get("codemod", {})
     for key, value in table.items():
         if key not in KEYS:
             raise FileError("TL090", f"{file}: [tool.training-losses.codemod] has no key {key!r} ({', '.join(KEYS)})")

@@ -42,17 +42,11 @@ class Analysis(Instances, Lookups):
     def _references(self) -> Iterator[Use]:
         """Each maximal expression that stands for old symbols, one use per symbol."""
         seen: set[ast.AST] = set()
-        for name in self.scopes.names:
-            if not isinstance(name.ctx, ast.Load) or name.id not in self.interesting:
-                continue
-            node: ast.expr = name
-            reference = self.refer(node)
-            while reference is None:
-                parent = self.scopes.parents.get(node)
-                if not (isinstance(parent, ast.Attribute) and parent.value is node):
-                    break
-                node = parent
+        for name in self.names_read():
+            for node in self.scopes.chain(name):
                 reference = self.refer(node)
+                if reference is not None:
+                    break
             if reference is not None and node not in seen:
                 seen.add(node)
                 yield from self._uses(node, reference)

@@ -14,17 +14,11 @@ class Lookups(References):
 
     def _modules_as_objects(self) -> None:
         """An old module whose names are read dynamically hides uses of all its symbols."""
-        for name in self.scopes.names:
-            if not isinstance(name.ctx, ast.Load) or name.id not in self.interesting:
-                continue
-            node: ast.expr = name
-            path = self.module_path(node)
-            while path is not None and self.symbol(path[0]) is None:
-                parent = self.scopes.parents.get(node)
-                if not (isinstance(parent, ast.Attribute) and parent.value is node):
-                    break
-                node = parent
+        for name in self.names_read():
+            for node in self.scopes.chain(name):
                 path = self.module_path(node)
+                if path is None or self.symbol(path[0]) is not None:
+                    break
             if path is None or self.symbol(path[0]) is not None:
                 continue
             if path[0] not in self.rules.in_module:

@@ -108,6 +108,13 @@ class Scopes:
             yield current
             current = self.parents.get(current)
 
+    def chain(self, node: ast.expr) -> Iterator[ast.expr]:
+        """``node``, the attribute that is taken from it, the attribute of that, and so on."""
+        yield node
+        while isinstance(parent := self.parents.get(node), ast.Attribute) and parent.value is node:
+            node = parent
+            yield node
+
     # -- building ------------------------------------------------------------------------------------------------
 
     def _visit(self, node: ast.AST, parent: ast.AST, scope: Scope) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..catalog import Case, Symbol
@@ -105,6 +105,10 @@ class Imports:
         self.relevant = bool(self.sites or self.stars or self.followed)
 
     # -- reporting ----------------------------------------------------------------------------------------------------
+
+    def names_read(self) -> Iterator[ast.Name]:
+        """Where a name is read that may lead to an old symbol."""
+        return (n for n in self.scopes.names if isinstance(n.ctx, ast.Load) and n.id in self.interesting)
 
     def finding(self, node: ast.AST, code: str, level: str, message: str, symbol: str = "") -> Finding:
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)

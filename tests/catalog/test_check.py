@@ -38,7 +38,7 @@ def test_the_builtin_catalog_is_clean() -> None:
         ({"twin": "legacy.clip_style_loss.Nope"}, "the twin legacy.clip_style_loss.Nope cannot be imported"),
         ({"new": "training.losses.contrastive.clip_loss.Nope"}, "cannot be imported"),
         ({"registry": "simclr"}, "the registry has SimCLRLoss under 'simclr'"),
-        ({"registry": "clipp"}, "unknown loss 'clipp'"),
+        ({"registry": "clipp"}, "Unknown loss 'clipp'"),
         ({"pins": {"metrik": Pin("metrik", True, "")}}, "the new signature has no argument 'metrik' to pin"),
         (
             {"arguments": arguments(temperature=Argument("temperature", default=0.1))},

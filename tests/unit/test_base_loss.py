@@ -131,7 +131,7 @@ class TestRegistry:
         assert "clip" in LossRegistry.available()
 
     def test_unknown_names_suggest(self) -> None:
-        with pytest.raises(ValueError, match=r"unknown loss 'clpi'; did you mean 'clip'"):
+        with pytest.raises(ValueError, match=r"Unknown loss 'clpi'; did you mean 'clip'"):
             create_loss("clpi")
 
     def test_unknown_arguments(self) -> None:
@@ -144,6 +144,19 @@ class TestRegistry:
             @LossRegistry.register("clip")
             class Other(nn.Module):
                 pass
+
+    def test_names_of_losses_that_are_not_imported_yet_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from training.losses._public import REGISTRY
+
+        monkeypatch.setattr(LossRegistry, "_classes", {})
+        for name, module in REGISTRY.items():
+            with pytest.raises(
+                ValueError, match=rf"'{name}' is taken by training\S*\.{module}, .* such as 'my_{name}'"
+            ):
+                LossRegistry.register(name)(type("CLIPLoss", (nn.Module,), {}))
+        assert LossRegistry._classes == {}, "a refused class must leave no trace"
+        own = LossRegistry.register("my_clip")(type("CLIPLoss", (nn.Module,), {}))
+        assert type(LossRegistry.create("my_clip")) is own
 
     def test_tables_agree_with_the_registry(self) -> None:
         from training.losses._public import PUBLIC, REGISTRY

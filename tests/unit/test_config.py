@@ -118,7 +118,7 @@ ERRORS = [
     ({"type": "combined", "apply_vicreg_per_level": False}, r"^loss\.apply_vicreg_per_level: type combined never read"),
     ({"type": "cjepa", "detach_targets": False}, r"^loss\.detach_targets: type cjepa never read"),
     ({"type": "cjepa", "contrastive_on_context": "yes"}, r"^loss\.contrastive_on_context: expected one of True, False"),
-    ({"name": "clp"}, r"^loss\.name: unknown loss 'clp'; did you mean 'clip'"),
+    ({"name": "clp"}, r"^loss\.name: Unknown loss 'clp'; did you mean 'clip'"),
     ({"name": "torch.nn.Linear"}, r"^loss\.name: 'torch\.nn\.Linear' is no loss"),
     ({"name": "moco"}, r"^loss\.kwargs: moco needs 'embed_dim'"),
     ({"name": "clip", "kwargs": {"temperature": -1.0}}, r"^loss: clip: temperature must be .*-1\.0"),
@@ -136,7 +136,7 @@ ERRORS = [
     ({"terms": []}, r"^loss\.terms: expected a list of terms"),
     ({"terms": [{"name": "clip"}, {"name": "clip", "label": "clip"}]}, r"^loss\.terms\[1\]: a second term is called"),
     ({"terms": [{"weight": 1.0}]}, r"^loss\.terms\[0\]: the key 'name' is missing"),
-    ({"criterion": [{"name": "energi"}]}, r"^criterion\[0\]\.name: unknown loss"),
+    ({"criterion": [{"name": "energi"}]}, r"^criterion\[0\]\.name: Unknown loss"),
     ({"loss": None}, r"^loss: expected a mapping"),
     ({}, r"^loss: expected name and kwargs"),
     ({"nme": "clip"}, r"^loss\.nme: unknown key; did you mean 'name'"),
@@ -190,12 +190,19 @@ def test_yaml_reads_1e_8_as_text_and_the_error_says_so(tmp_path: Path) -> None:
     assert loss.eps == 1e-8
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets(name: str) -> None:
-    loss = create_loss_from_config({"preset": name, "kwargs": {"vicreg_eps": 0.5}})
-    assert isinstance(loss, HJEPACombinedLoss)
-    assert loss.regularizers[0].eps == 0.5
-    assert dump_config(loss)["kwargs"] == {**PRESETS[name]["kwargs"], "vicreg_eps": 0.5}
+@pytest.mark.parametrize(
+    ("name", "kind", "changes"),
+    [
+        ("small_scale", HJEPACombinedLoss, {"vicreg_eps": 0.5}),
+        ("imagenet_scale", HJEPACombinedLoss, {"vicreg_eps": 0.5}),
+        ("fine_tuning", HJEPALoss, {"eps": 0.5}),
+    ],
+)
+def test_presets(name: str, kind: type[nn.Module], changes: dict[str, Any]) -> None:
+    loss = create_loss_from_config({"preset": name, "kwargs": changes})
+    assert type(loss) is kind
+    assert (loss.regularizers[0] if kind is HJEPACombinedLoss else loss).eps == 0.5
+    assert dump_config(loss)["kwargs"] == {**PRESETS[name]["kwargs"], **changes}
     x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(loss([x] * 3, [x.flip(0)] * 3).loss)
 

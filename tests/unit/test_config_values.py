@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.losses._config_types import ConfigError, convert
-from training.losses.config import config_schema, expand_config
+from training.losses.config import config_schema, create_loss_from_config, expand_config
 from training.losses.loss_registry import LossRegistry
 
 SIGREG = {
@@ -19,34 +19,48 @@ SIGREG = {
 LENGTH = {"eps": 1e-8, "mask_average": "positions"}
 
 
+LEVELS = {"hierarchy_weights": [1.0, 0.5, 0.25], "loss_type": "smooth_l1"}
+
+
 @pytest.mark.parametrize(
-    ("preset", "kwargs"),
+    ("preset", "name", "kwargs"),
     [
         (
             "small_scale",
+            "hjepa_combined",
             {
-                "hierarchy_weights": [1.0, 0.7, 0.5], "regularizer_weight": 0.1, "vicreg_invariance_weight": 25.0,
-                "vicreg_variance_weight": 25.0, "vicreg_covariance_weight": 1.0,
+                **LEVELS, "regularizer_weight": 0.05, "vicreg_invariance_weight": 10.0, "vicreg_variance_weight": 10.0,
+                "vicreg_covariance_weight": 0.5,
             },
         ),
         (
             "imagenet_scale",
+            "hjepa_combined",
             {
-                "hierarchy_weights": [1.0, 0.7, 0.5], "regularizer_weight": [0.05, 0.05, 0.025],
-                "vicreg_variance_weight": 15.0, "vicreg_covariance_weight": 1.0,
+                **LEVELS, "regularizer_weight": 0.1, "vicreg_invariance_weight": 25.0, "vicreg_variance_weight": 25.0,
+                "vicreg_covariance_weight": 1.0,
             },
         ),
         (
             "fine_tuning",
-            {
-                "loss_type": "huber", "huber_delta": 0.5, "hierarchy_weights": [1.0, 0.5, 0.25],
-                "regularizer_weight": 0.01,
-            },
+            "hjepa",
+            {"loss_type": "mse", "hierarchy_weights": [1.0, 0.3, 0.1], "normalize_embeddings": True},
         ),
     ],
 )  # fmt: skip
-def test_presets(preset: str, kwargs: dict[str, Any]) -> None:
-    assert expand_config({"preset": preset}) == {"name": "hjepa_combined", "kwargs": kwargs}
+def test_presets(preset: str, name: str, kwargs: dict[str, Any]) -> None:
+    assert expand_config({"preset": preset}) == {"name": name, "kwargs": kwargs}
+
+
+def test_the_presets_weigh_their_levels_as_they_say() -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(4, 6, 5, generator=generator, dtype=torch.float64) for _ in range(6)]
+    for preset, weights in (("small_scale", [1.0, 0.5, 0.25]), ("fine_tuning", [1.0, 0.3, 0.1])):
+        loss = create_loss_from_config({"preset": preset})
+        weighed = loss.jepa_loss if preset == "small_scale" else loss
+        out = weighed(given[:3], given[3:])
+        wanted = sum(w * out[f"loss_h{i}"] for i, w in enumerate(weights))
+        torch.testing.assert_close(out.loss, wanted, rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-LossRegistry.set_loader(_load)
+LossRegistry.set_loader(_load, {name: f"{__name__}.{module}" for name, module in REGISTRY.items()})
 if _bridge := compat.bridge():
     _bridge.install_finder()  # of old import paths; it reads the catalog when the first of them is asked for

@@ -35,35 +35,32 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "small_scale": {
         "name": "hjepa_combined",
         "kwargs": {
-            "hierarchy_weights": [1.0, 0.7, 0.5],
+            "loss_type": "smooth_l1",
+            "hierarchy_weights": [1.0, 0.5, 0.25],
+            "regularizer_weight": 0.05,
+            "vicreg_invariance_weight": 10.0,
+            "vicreg_variance_weight": 10.0,
+            "vicreg_covariance_weight": 0.5,
+        },
+    },
+    "imagenet_scale": {
+        "name": "hjepa_combined",
+        "kwargs": {
+            "loss_type": "smooth_l1",
+            "hierarchy_weights": [1.0, 0.5, 0.25],
             "regularizer_weight": 0.1,
             "vicreg_invariance_weight": 25.0,
             "vicreg_variance_weight": 25.0,
             "vicreg_covariance_weight": 1.0,
         },
     },
-    "imagenet_scale": {
-        "name": "hjepa_combined",
-        "kwargs": {
-            "hierarchy_weights": [1.0, 0.7, 0.5],
-            "regularizer_weight": [0.05, 0.05, 0.025],
-            "vicreg_variance_weight": 15.0,
-            "vicreg_covariance_weight": 1.0,
-        },
-    },
     "fine_tuning": {
-        "name": "hjepa_combined",
-        "kwargs": {
-            "loss_type": "huber",
-            "huber_delta": 0.5,
-            "hierarchy_weights": [1.0, 0.5, 0.25],
-            "regularizer_weight": 0.01,
-        },
+        "name": "hjepa",
+        "kwargs": {"loss_type": "mse", "hierarchy_weights": [1.0, 0.3, 0.1], "normalize_embeddings": True},
     },
 }
-"""Starting points for ``hjepa_combined``: small data (strong regularisation), ImageNet (large batches estimate moments
-well, so less of it), and fine-tuning (robust regression, a trace of regularisation). The values are this project's own:
-neither a paper nor the old code states them."""
+"""Starting points: the recommendations of the old hierarchical prediction code for small data, for ImageNet, and for
+fine-tuning, where the representation does not collapse any more and the prediction stands alone."""
 
 _FORMS: Final = "name and kwargs, terms, preset, or type"
 

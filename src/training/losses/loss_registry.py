@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
@@ -32,29 +32,33 @@ class LossRegistry:
 
     Example::
 
-        @LossRegistry.register("clip")
-        class CLIPLoss(BaseContrastiveLoss): ...
+        @LossRegistry.register("my_clip")
+        class MyCLIPLoss(BaseContrastiveLoss): ...
 
-        loss = LossRegistry.create("clip", temperature=0.1)
+        loss = LossRegistry.create("my_clip", temperature=0.1)
     """
 
     _classes: ClassVar[dict[str, type[nn.Module]]] = {}
     _load: ClassVar[Callable[[str | None], None] | None] = None
+    _homes: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def register(cls, name: str) -> Callable[[LossType], LossType]:
         """Class decorator that registers a loss under ``name``.
 
         Raises:
-            ValueError: the name is taken by another class.
+            ValueError: the name is taken by another class, also by one that is not imported yet.
         """
 
         def decorate(loss: LossType) -> LossType:
-            known = cls._classes.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (loss.__module__, loss.__qualname__):
+            known, home = cls._classes.get(name), cls._homes.get(name, loss.__module__)
+            again = known is None or (known.__module__, known.__qualname__) == (loss.__module__, loss.__qualname__)
+            if not again or home != loss.__module__:
+                owner = home if known is None else f"{known.__module__}.{known.__qualname__}"
                 raise ValueError(
-                    f"the registry name {name!r} is taken by {known.__module__}.{known.__qualname__}, "
-                    f"found again on {loss.__module__}.{loss.__qualname__}"
+                    f"the registry name {name!r} is taken by {owner}, "
+                    f"found again on {loss.__module__}.{loss.__qualname__}: "
+                    f"register the class under a name of its own, such as {'my_' + name!r}"
                 )
             cls._classes[name] = loss
             _record_arguments(loss)
@@ -63,16 +67,21 @@ class LossRegistry:
         return decorate
 
     @classmethod
-    def set_loader(cls, load: Callable[[str | None], None]) -> None:
-        """``load(name)`` imports the module that registers ``name``; ``load(None)`` imports all of them."""
-        cls._load = staticmethod(load)
+    def set_loader(cls, load: Callable[[str | None], None], homes: Mapping[str, str]) -> None:
+        """``load(name)`` imports the module that registers ``name``; ``load(None)`` imports all of them.
+
+        Args:
+            load: the import.
+            homes: registry name -> full name of the module that may register it.
+        """
+        cls._load, cls._homes = staticmethod(load), homes
 
     @classmethod
     def get(cls, name: str) -> type[nn.Module]:
         """The class registered under ``name``.
 
         Raises:
-            ValueError: unknown name; the message lists close ones.
+            ValueError: unknown name; the message begins with ``Unknown loss`` and lists close ones.
         """
         if name not in cls._classes and cls._load is not None:
             cls._load(name)
@@ -80,7 +89,7 @@ class LossRegistry:
             known = cls.available()
             close = difflib.get_close_matches(str(name), known, n=3)
             hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise ValueError(f"unknown loss {name!r}{hint} (available: {', '.join(known)})")
+            raise ValueError(f"Unknown loss {name!r}{hint} (available: {', '.join(known)})")
         return cls._classes[name]
 
     @classmethod

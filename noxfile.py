@@ -65,7 +65,7 @@ def lint(session: nox.Session) -> None:
     existing = [path for path in CODE if (ROOT / path).exists()]
     python(session, "-m", "ruff", "check", *existing)
     python(session, "-m", "ruff", "format", "--check", *existing)
-    python(session, "-m", "migration", "catalog", "check")
+    python(session, "-m", "training_losses", "catalog", "check")
     python(session, "tools/docs_tables.py", "--check")
 
 
@@ -102,7 +102,7 @@ def duplication(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Migrate examples/downstream in a temporary folder; compare every run before and after."""
-    python(session, "-m", "migration", "demo", *session.posargs)
+    python(session, "-m", "training_losses", "demo", *session.posargs)
 
 
 @nox.session

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+sys.path.insert(0, str(ROOT / "tools" / "checkout"))
 
 import torch  # noqa: E402
-
-from training.losses.alignment import (  # noqa: E402
+from training_losses.alignment import (  # noqa: E402
     GTCCLoss,
     IntraContrastLoss,
     LAVLoss,
@@ -39,8 +38,8 @@ from training.losses.alignment import (  # noqa: E402
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    from legacy.alignment import loss_functions as twins
-    from legacy.alignment import softdtw as twin_soft_dtw
+    from training_losses.legacy.alignment import loss_functions as twins
+    from training_losses.legacy.alignment import softdtw as twin_soft_dtw
 
 WIDTH = 128
 SLOW = 1.0

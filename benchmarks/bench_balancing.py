@@ -23,8 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from training.losses.balancing import GeometricMeanLoss, GradNormLoss, LinearRamp, ProductLoss, UncertaintyWeightedLoss
+from training_losses.balancing import GeometricMeanLoss, GradNormLoss, LinearRamp, ProductLoss, UncertaintyWeightedLoss
 
 NAMES = ["a", "b"]
 SCALES = (100.0, 1.0)

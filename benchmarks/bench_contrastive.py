@@ -23,11 +23,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "src")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "checkout"))
 
-from migration.catalog import builtin_catalog  # noqa: E402  run as a script
-from migration.parity import build_pair, resolve  # noqa: E402
-from migration.translate import translate_forward  # noqa: E402
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.parity import build_pair, resolve
+from training_losses.migration.translate import translate_forward
 
 Step = Callable[[], None]
 SLOW = 3.0
@@ -99,11 +99,11 @@ def step_of(loss: Callable[..., Any], inputs: Inputs) -> Step:
 
 def moco_steps(batch: int) -> tuple[Step, Step]:
     """The old loss owns the encoders, so both sides are timed with two linear encoders and their averages."""
-    from training.losses.base import MomentumEncoder
-    from training.losses.contrastive import MoCoLoss
+    from training_losses.base import MomentumEncoder
+    from training_losses.contrastive import MoCoLoss
 
     vision, text = nn.Linear(256, 256), nn.Linear(256, 256)
-    old = resolve("legacy.ema_moco_loss.EMAMoCoLoss")(vision, text, dim=256, K=8192)
+    old = resolve("training_losses.legacy.ema_moco_loss.EMAMoCoLoss")(vision, text, dim=256, K=8192)
     old.vision_encoder, old.text_encoder = vision, text
     new = MoCoLoss(embed_dim=256, queue_size=8192, in_batch_negatives=True, enqueue_before_logits=True, metrics=True)
     new.load_state_dict({k: v for k, v in old.state_dict().items() if "encoder" not in k})

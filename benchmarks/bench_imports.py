@@ -17,13 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = {
     "import torch": "import torch",
-    "import training.losses": "import training.losses",
-    "the same, finder removed": "import training.losses, migration.shims; migration.shims.uninstall()",
-    "from training.losses.contrastive import CLIPLoss": "from training.losses.contrastive import CLIPLoss",
-    "all registered losses": "from training.losses import LossRegistry; LossRegistry.available()",
+    "import training_losses": "import training_losses",
+    "import training_losses, as in 1.0": "import training_losses",
+    "from training_losses.contrastive import CLIPLoss": "from training_losses.contrastive import CLIPLoss",
+    "all registered losses": "from training_losses import LossRegistry; LossRegistry.available()",
     "an old path (reads the catalog, warns)": "from training.losses.clip_style_loss import CLIPStyleLoss",
-    "import migration.shims (no torch)": "import migration.shims",
-    "the whole catalog (no torch)": "from migration.catalog import builtin_catalog; builtin_catalog()",
+    "import training_losses.migration.shims (no torch)": "import training_losses.migration.shims",
+    "the whole catalog (no torch)": "from training_losses.migration.catalog import builtin_catalog; builtin_catalog()",
 }
 CLOCK = "import time; _s = time.perf_counter(); {}; print(time.perf_counter() - _s)"
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools" / "checkout"), "OMP_NUM_THREADS": "1"}
     taken: dict[str, list[float]] = {name: [] for name in ROWS}
     for _ in range(repeats + 1):
         for name, code in ROWS.items():

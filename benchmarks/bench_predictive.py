@@ -20,13 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "src"), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tools" / "checkout"), str(Path(__file__).parent)]
 
 from bench_contrastive import Step, peak_bytes, seconds, step_of  # noqa: E402  run as a script
-
-from migration.parity import resolve  # noqa: E402
-from training.losses.contrastive.vicreg import VICRegLoss  # noqa: E402
-from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss  # noqa: E402
+from training_losses.contrastive.vicreg import VICRegLoss  # noqa: E402
+from training_losses.migration.parity import resolve  # noqa: E402
+from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss  # noqa: E402
 
 LIMIT = 2**31
 SHAPES = ((4096, 256), (256, 4096), (64, 196, 768))
@@ -54,14 +53,14 @@ def name(shape: tuple[int, ...]) -> str:
 
 def vicreg(shape: tuple[int, ...], **kwargs: Any) -> tuple[Step, Step]:
     inputs = views(shape)
-    return step_of(resolve("legacy.hjepa.vicreg.VICRegLoss")(), inputs), step_of(
+    return step_of(resolve("training_losses.legacy.hjepa.vicreg.VICRegLoss")(), inputs), step_of(
         VICRegLoss(**OLD_VICREG, **kwargs), inputs
     )
 
 
 def sigreg(shape: tuple[int, ...], slices: int, old: str, **kwargs: Any) -> tuple[Step, Step]:
     inputs = views(shape)
-    twin = resolve("legacy.hjepa.sigreg.SIGRegLoss")(num_slices=slices, test_method=old)
+    twin = resolve("training_losses.legacy.hjepa.sigreg.SIGRegLoss")(num_slices=slices, test_method=old)
     return step_of(twin, inputs), step_of(SIGRegLoss(num_slices=slices, invariance_weight=25.0, **kwargs), inputs)
 
 
@@ -76,14 +75,14 @@ def levels(shape: tuple[int, int, int]) -> dict[str, list[Tensor]]:
 
 def prediction(shape: tuple[int, int, int]) -> tuple[Step, Step]:
     inputs = levels(shape)
-    return step_of(resolve("legacy.hjepa.hjepa_loss.HJEPALoss")(), inputs), step_of(HJEPALoss(), inputs)
+    return step_of(resolve("training_losses.legacy.hjepa.hjepa_loss.HJEPALoss")(), inputs), step_of(HJEPALoss(), inputs)
 
 
 def combined(shape: tuple[int, int, int]) -> tuple[Step, Step]:
     inputs = levels(shape)
     pins = {f"vicreg_{key}": value for key, value in OLD_VICREG.items()}
     new = HJEPACombinedLoss(views="halves", eps=1e-8, vicreg_eps=1e-8, **pins)
-    return step_of(resolve("legacy.hjepa.combined.CombinedLoss")(), inputs), step_of(new, inputs)
+    return step_of(resolve("training_losses.legacy.hjepa.combined.CombinedLoss")(), inputs), step_of(new, inputs)
 
 
 def rows(shape: tuple[int, ...]) -> int:

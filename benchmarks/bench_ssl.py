@@ -21,13 +21,11 @@ from typing import Any
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "checkout"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_contrastive import Inputs, Step, labelled, leaves, measure, pairs, step_of, steps, unlabelled
-
-from migration.parity import resolve
+from training_losses.migration.parity import resolve
 
 
 def views(batch: int, dim: int) -> Inputs:
@@ -110,9 +108,11 @@ def nested_leaves(inputs: Inputs) -> Inputs:
 
 
 def sums(batch: int) -> tuple[Step, Step]:
-    from training.losses.balancing import WeightedSumLoss
+    from training_losses.balancing import WeightedSumLoss
 
-    old = resolve("legacy.combined_loss.CombinedLoss")(nn.MSELoss(), nn.L1Loss(), 0.5, nn.SmoothL1Loss(), 0.3)
+    old = resolve("training_losses.legacy.combined_loss.CombinedLoss")(
+        nn.MSELoss(), nn.L1Loss(), 0.5, nn.SmoothL1Loss(), 0.3
+    )
     terms = {"primary": nn.MSELoss(), "secondary": nn.L1Loss(), "tertiary": nn.SmoothL1Loss()}
     new = WeightedSumLoss(terms=terms, weights={"secondary": 0.5, "tertiary": 0.3})
     return step_of(old, leaves(targets(batch, 256))), step_of(new, leaves(targets(batch, 256)))

@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+sys.path.insert(0, str(ROOT / "tools" / "checkout"))
 
-from training.losses.temporal import EnergyLoss, PresentationSchedule, TemporalCrossEntropyLoss  # noqa: E402
+from training_losses.temporal import EnergyLoss, PresentationSchedule, TemporalCrossEntropyLoss  # noqa: E402
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
-    from legacy.dynvision import CrossEntropyLoss as OldCrossEntropyLoss
-    from legacy.dynvision import EnergyLoss as OldEnergyLoss
-    from legacy.dynvision.temporal_masking import TemporalBase
+    from training_losses.legacy.dynvision import CrossEntropyLoss as OldCrossEntropyLoss
+    from training_losses.legacy.dynvision import EnergyLoss as OldEnergyLoss
+    from training_losses.legacy.dynvision.temporal_masking import TemporalBase
 
 STEPS, BATCH, SIZE = 20, 16, 32
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "src"), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "checkout"))
 
-from training.losses import create_loss_from_config, dump_config  # noqa: E402  run as a script
-from training.losses.base.schedules import Curriculum  # noqa: E402
-from training.losses.contrastive.vicreg import VICRegLoss  # noqa: E402
-from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss  # noqa: E402
+from training_losses.base.schedules import Curriculum
+from training_losses.contrastive.vicreg import VICRegLoss
+from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
+
+from training_losses import create_loss_from_config, dump_config
 
 WEIGHTS = [1.0, 0.7, 0.5]
 

@@ -1,7 +1,7 @@
 """Frozen twin of ``src.training.losses.barlow_twins_loss``: redundancy reduction between two modalities.
 
 Kept on purpose: rows are normalised and columns centred, but not standardised, and both terms are means; so the
-"correlation" matrix is none. Successor: ``training.losses.contrastive.barlow_twins.BarlowTwinsLoss``.
+"correlation" matrix is none. Successor: ``training_losses.contrastive.barlow_twins.BarlowTwinsLoss``.
 """
 
 import logging
@@ -9,8 +9,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

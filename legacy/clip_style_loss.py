@@ -1,7 +1,7 @@
 """Frozen twin of ``src.training.losses.clip_style_loss``: symmetric InfoNCE over image-text pairs (CLIP).
 
 One positive is drawn at random per row and per column when ``match_ids`` are given, and smoothed labels are cached by
-batch size alone; both are kept. Successor: ``training.losses.contrastive.clip_loss.CLIPLoss``.
+batch size alone; both are kept. Successor: ``training_losses.contrastive.clip_loss.CLIPLoss``.
 """
 
 import logging
@@ -9,8 +9,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -1,13 +1,12 @@
 """Frozen twin of ``src.training.losses.combined_loss``: one loss plus up to two weighted others.
 
 Kept on purpose: every term gets the same arguments, a weight of zero still evaluates, and colliding keys overwrite
-each other. Successor: ``training.losses.balancing.weighted_sum.WeightedSumLoss``.
+each other. Successor: ``training_losses.balancing.weighted_sum.WeightedSumLoss``.
 """
 
 import torch
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

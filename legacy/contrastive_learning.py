@@ -2,7 +2,7 @@
 
 ``DecoupledContrastiveLoss`` and ``MultiModalMixedContrastiveLoss`` here differ from the classes of the same names that
 the package exports; the second cannot be constructed. Kept on purpose: without two samples of one id the decoupled
-loss is a constant zero. Successors: ``training.losses.functional`` (``nt_xent``, ``supervised_contrastive``,
+loss is a constant zero. Successors: ``training_losses.functional`` (``nt_xent``, ``supervised_contrastive``,
 ``retrieval_recall``), ``contrastive.decoupled_loss.IntraInterModalLoss``,
 ``multimodal.image_text_multitask.ImageTextMultiTaskLoss``.
 """
@@ -13,8 +13,7 @@ from typing import Dict, List
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

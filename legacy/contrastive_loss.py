@@ -2,7 +2,7 @@
 
 Kept on purpose: the stores ("memory-bank", "global") never fill by themselves; projection heads are rebuilt or
 switched off inside the forward; a ``RuntimeError`` of the heads silently means "no projection". Successors by
-``loss_type``: ``SimCLRLoss``, ``CLIPLoss``, ``MemoryQueueLoss``, ``SupervisedContrastiveLoss`` of ``training.losses``.
+``loss_type``: ``SimCLRLoss``, ``CLIPLoss``, ``MemoryQueueLoss``, ``SupervisedContrastiveLoss`` of ``training_losses``.
 """
 
 import logging
@@ -11,8 +11,7 @@ import random
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

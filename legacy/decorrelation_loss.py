@@ -1,7 +1,7 @@
 """Frozen twin of ``src.training.losses.decorrelation_loss``: off-diagonal covariance of up to three feature sets.
 
 Kept on purpose: the normaliser D(D-1) on unit rows, a set that is too small still lowers the average, and the dead
-``epsilon``. Successor: ``training.losses.contrastive.decorrelation.DecorrelationLoss``.
+``epsilon``. Successor: ``training_losses.contrastive.decorrelation.DecorrelationLoss``.
 """
 
 import logging
@@ -9,8 +9,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

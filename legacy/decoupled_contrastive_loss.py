@@ -3,7 +3,7 @@
 Not the "decoupled contrastive learning" of Yeh et al., and not the class of the same name in ``contrastive_learning``.
 Kept on purpose: one cross-modal term per anchor is divided by the number of pairs, duplicates repel each other inside
 a modality, python zeros come back where nothing could be summed.
-Successor: ``training.losses.contrastive.decoupled_loss.IntraInterModalLoss``.
+Successor: ``training_losses.contrastive.decoupled_loss.IntraInterModalLoss``.
 """
 
 import logging
@@ -11,8 +11,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -1,7 +1,7 @@
 """Frozen twin of ``src.training.losses.dynamic_temperature_contrastive_loss``: InfoNCE with a temperature per batch.
 
 Kept on purpose: paired items are left out of the positive mean, and the gradient also flows through the temperature.
-Successor: ``training.losses.contrastive.dynamic_temperature_loss.DynamicTemperatureLoss``.
+Successor: ``training_losses.contrastive.dynamic_temperature_loss.DynamicTemperatureLoss``.
 """
 
 import logging
@@ -9,8 +9,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -2,8 +2,8 @@
 
 Kept on purpose: the query encoders are not stored, so the forward raises until a caller assigns ``vision_encoder`` and
 ``text_encoder``; the current keys are enqueued before the logits are formed; the momentum update comes last; all of it
-happens in eval mode, too. Successors: ``training.losses.contrastive.moco.MoCoLoss``,
-``training.losses.base.MomentumEncoder``.
+happens in eval mode, too. Successors: ``training_losses.contrastive.moco.MoCoLoss``,
+``training_losses.base.MomentumEncoder``.
 """
 
 import copy
@@ -12,8 +12,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -2,7 +2,7 @@
 
 Kept on purpose: the caller's models are frozen in place, ``train()`` wakes them up, and a call in which nothing can be
 compared dies with ``AttributeError``.
-Successor: ``training.losses.multimodal.feature_consistency.FeatureConsistencyLoss``.
+Successor: ``training_losses.multimodal.feature_consistency.FeatureConsistencyLoss``.
 """
 
 import logging
@@ -10,8 +10,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -2,7 +2,7 @@
 
 Kept on purpose: the batch size is the number of ids, an unknown strategy means no mining, no maximum is subtracted,
 and a batch without negatives raises ``AttributeError``.
-Successor: ``training.losses.contrastive.hard_negative_loss.HardNegativeLoss``.
+Successor: ``training_losses.contrastive.hard_negative_loss.HardNegativeLoss``.
 """
 
 import logging
@@ -10,8 +10,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

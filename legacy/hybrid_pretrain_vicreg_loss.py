@@ -2,15 +2,14 @@
 
 Kept on purpose: with ``adaptive_transition`` the number of steps is no deadline, one mini-batch decides the switch, the
 result's keys change from phase to phase, and its ``temperature`` always reads 0.07.
-Successor: ``training.losses.contrastive.hybrid_pretrain_vicreg.HybridPretrainVICRegLoss``.
+Successor: ``training_losses.contrastive.hybrid_pretrain_vicreg.HybridPretrainVICRegLoss``.
 """
 
 import logging
 
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .contrastive_loss import ContrastiveLoss
 from .vicreg_loss import VICRegLoss

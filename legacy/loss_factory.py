@@ -2,8 +2,8 @@
 
 Kept on purpose: temperatures and the memory bank are rescaled, model dimensions rewritten, unknown names mean
 ``ContrastiveLoss``, the mining strategy is ignored, and pre-training imports the package under its former name, so it
-works only where that name exists. Successors: ``training.losses.create_loss``,
-``training.losses.contrastive.info_nce.InfoNCELoss``.
+works only where that name exists. Successors: ``training_losses.create_loss``,
+``training_losses.contrastive.info_nce.InfoNCELoss``.
 """
 
 import logging
@@ -11,8 +11,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .barlow_twins_loss import BarlowTwinsLoss
 from .combined_loss import CombinedLoss

@@ -1,7 +1,7 @@
 """Frozen twin of ``src.training.losses.losses``: cross entropy with label smoothing, weighted squared error.
 
 Kept on purpose: class weights are ignored while smoothing, soft targets are float32, means are not normalised by the
-weights, and ``clip_grad`` clips the loss. Successors: ``training.losses.supervised.cross_entropy`` and ``.mse``.
+weights, and ``clip_grad`` clips the loss. Successors: ``training_losses.supervised.cross_entropy`` and ``.mse``.
 """
 
 from typing import Optional
@@ -9,8 +9,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

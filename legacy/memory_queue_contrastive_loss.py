@@ -2,7 +2,7 @@
 
 Kept on purpose: the queues start as random vectors of which all columns always count; their logits are scaled by the
 fill level; the temperature starts 30 percent high; evaluation also writes to the queues; a draw per forward is spent.
-Successor: ``training.losses.contrastive.moco_loss.MemoryQueueLoss``.
+Successor: ``training_losses.contrastive.moco_loss.MemoryQueueLoss``.
 """
 
 import logging
@@ -10,8 +10,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

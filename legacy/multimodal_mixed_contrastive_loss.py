@@ -2,7 +2,7 @@
 
 Not the class of the same name in ``contrastive_learning``. Kept on purpose: noise on the logits of small training
 batches, one random positive per row and column, no maximum in the log-sum-exp, diagnostics that carry the graph.
-Successor: ``training.losses.multimodal.mixed_loss.MixedContrastiveLoss``.
+Successor: ``training_losses.multimodal.mixed_loss.MixedContrastiveLoss``.
 """
 
 import logging
@@ -10,8 +10,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

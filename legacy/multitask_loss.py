@@ -2,15 +2,14 @@
 
 Kept on purpose: weights are normalised to sum one, dynamic weights replace them by inverse running losses (validation
 batches included, nothing saved), and the sum is accumulated in place.
-Successor: ``training.losses.balancing.multitask.MultiTaskLoss``.
+Successor: ``training_losses.balancing.multitask.MultiTaskLoss``.
 """
 
 import logging
 
 import torch
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

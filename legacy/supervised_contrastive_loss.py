@@ -2,7 +2,7 @@
 
 Kept on purpose: an image and its own caption are no positive pair across the modalities, distinct labels give a zero
 without graph, multi-hot labels raise, and 1e-8 inside the logarithm saturates it.
-Successor: ``training.losses.supervised.supervised_contrastive_loss.SupervisedContrastiveLoss``.
+Successor: ``training_losses.supervised.supervised_contrastive_loss.SupervisedContrastiveLoss``.
 """
 
 import logging
@@ -10,8 +10,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

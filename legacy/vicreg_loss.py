@@ -1,14 +1,13 @@
 """Frozen twin of ``src.training.losses.vicreg_loss``: variance-invariance-covariance regularisation of two views.
 
 Kept on purpose: the invariance term is taken on centred views, and the damping of the two regularisers applies twice
-in epoch 0 and never ends above one half. Successor: ``training.losses.contrastive.vicreg.VICRegLoss``.
+in epoch 0 and never ends above one half. Successor: ``training_losses.contrastive.vicreg.VICRegLoss``.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -1,4 +1,4 @@
-"""``python -m migration``: everything that leads from the old losses to the new ones."""
+"""``python -m training_losses``: everything that leads from the old losses to the new ones."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _run_script(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m migration", description=__doc__)
+    parser = Parser(prog="python -m training_losses", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     catalog = commands.add_parser(

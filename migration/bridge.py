@@ -18,7 +18,7 @@ def install_finder() -> None:
 
 
 def legacy_attribute(package: str, name: str) -> Any:
-    """See ``migration.shims.legacy_attribute``; the warning points behind the caller's ``__getattr__``."""
+    """See ``training_losses.migration.shims.legacy_attribute``; the warning points behind the caller's ``__getattr__``."""
     from .shims import legacy_attribute as attribute
 
     return attribute(package, name, depth=3)
@@ -37,7 +37,7 @@ def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
             continue
         frame = sys._getframe(1)
         depth = 1
-        while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("training.losses.base"):
+        while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("training_losses.base"):
             frame = frame.f_back
             depth += 1
         note = f" ({result.differs})" if result.differs else ""

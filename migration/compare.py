@@ -136,7 +136,7 @@ def _symbol(name: str) -> Symbol:
         return found[0]
     if found:
         raise CompareError(f"{name!r} could be {', '.join(f'{s.system}: {s.twin}' for s in found)}: give the full path")
-    raise CompareError(f"no row for {name!r}; see `python -m migration catalog show`")
+    raise CompareError(f"no row for {name!r}; see `python -m training_losses catalog show`")
 
 
 def _arguments(text: str) -> dict[str, Any]:

@@ -109,9 +109,9 @@ def _execute(command: Sequence[str], folder: Path, environment: dict[str, str]) 
 
 
 def _environment(shims: bool) -> dict[str, str]:
-    root = Path(__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[1] / "tools" / "checkout"
     # a checkout that is not installed is found through PYTHONPATH
-    places = [str(root), str(root / "src")] if (root / "src" / "training").exists() else []
+    places = [str(checkout)] if checkout.exists() else []
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     environment["PYTHONPATH"] = os.pathsep.join([*places, *filter(None, [environment.get("PYTHONPATH")])])
     environment["PYTHONWARNINGS"] = "default::DeprecationWarning"
@@ -126,14 +126,14 @@ def _run(script: dict[str, Any], folder: Path, shims: bool) -> Run:
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log.jsonl"
         words = [word.replace("{log}", str(log)) for word in script["command"]]
-        through = ["-m", "migration", "run"] if shims else []
+        through = ["-m", "training_losses", "run"] if shims else []
         command = [sys.executable, *through, *words]
         text, seconds, peak = _execute(command, folder / script.get("folder", "."), _environment(shims))
         if not log.exists():
             raise DemoError(f"{' '.join(words)} wrote no losses to {log.name}")
         losses = [float(json.loads(line)["loss"]) for line in log.read_text(encoding="utf-8").splitlines()]
     warned = re.findall(r"\bDeprecatedWarning: (\S+)", text)
-    frozen = sum(path.startswith("legacy.") for path in warned)
+    frozen = sum(path.startswith("training_losses.legacy.") for path in warned)
     return Run(losses, len(warned) - frozen, seconds, peak, frozen)
 
 
@@ -243,7 +243,7 @@ def _say(text: str, style: str = "") -> None:
 
 def _codemod(folder: Path) -> str:
     """Migrate ``folder``; the diff."""
-    base = [sys.executable, "-m", "migration", "codemod"]
+    base = [sys.executable, "-m", "training_losses", "codemod"]
     environment = _environment(shims=False)
     dry = subprocess.run([*base, str(folder)], env=environment, capture_output=True, text=True, check=False)
     written = subprocess.run(

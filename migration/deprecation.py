@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
+from .aliases import canonical
 from .catalog import Catalog, Symbol, builtin_catalog
 
 __all__ = ["COMMAND", "ImportStatement", "deprecated_module", "importing_statement", "warn_attribute", "warn_import"]
 
-COMMAND = "python -m migration codemod --write PATH"
+COMMAND = "python -m training_losses codemod --write PATH"
 
 _MACHINERY = (
     "importlib",
@@ -33,7 +34,7 @@ _MACHINERY = (
     "torch.serialization",
     "torch._weights_only_unpickler",
 )
-_INTERNAL = ("legacy", "migration", "training.losses", "src.training.losses")
+_INTERNAL = ("training_losses",)
 
 
 def _below(name: str, roots: tuple[str, ...]) -> bool:
@@ -117,6 +118,8 @@ def importing_statement(default: str, start: FrameType) -> ImportStatement | Non
 
 def _successors(catalog: Catalog, path: str) -> tuple[str, str, str]:
     """What replaces ``path``, with the versions of deprecation and removal."""
+    if path.partition(".")[0] == "legacy":
+        path = canonical(path) or path
     found = catalog.find(path)
     symbols: list[Symbol] = found if len(found) == 1 else []
     if not symbols:

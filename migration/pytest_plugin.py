@@ -1,4 +1,4 @@
-"""Pytest plugin that serves old import paths: ``pytest -p migration.pytest_plugin``."""
+"""Pytest plugin that serves old import paths: ``pytest -p training_losses.migration.pytest_plugin``."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Move a repository from the old losses to ``training.losses``: ``python tools/codemod.py PATH...``."""
+"""Move a repository from the old losses to ``training_losses``: ``python tools/codemod.py PATH...``."""
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "checkout"))
 
-from migration.codemod.cli import main
+from training_losses.migration.codemod.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY)]
+sys.path.insert(0, str(REPOSITORY / "tools" / "checkout"))
 
-from migration.catalog import builtin_catalog  # noqa: E402 (path above)
+from training_losses.migration.catalog import builtin_catalog  # noqa: E402 (path above)
 
 LIMIT = 2500
 ROOT = REPOSITORY / "src" / "training" / "losses"

@@ -3,7 +3,7 @@
     python tools/docs_site.py [--output site]
 
 The pages of ``docs/`` are joined by generated ones: the gallery of losses (from the registry and the catalog), the API
-(from the docstrings), and the parity report of the last run (``python -m migration report``).
+(from the docstrings), and the parity report of the last run (``python -m training_losses report``).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from migration.catalog import builtin_catalog
-from training.losses import LossRegistry
-from training.losses._public import PUBLIC
+from training_losses._public import PUBLIC
+from training_losses.migration.catalog import builtin_catalog
+
+from training_losses import LossRegistry
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {
@@ -85,7 +86,7 @@ def api_pages(folder: Path) -> list[dict[str, str]]:
     entries = []
     for module in modules:
         page = folder / f"{module}.md"
-        page.write_text(f"# training.losses.{module}\n\n::: training.losses.{module}\n", encoding="utf-8")
+        page.write_text(f"# training_losses.{module}\n\n::: training_losses.{module}\n", encoding="utf-8")
         entries.append({module: f"api/{page.name}"})
     return entries
 
@@ -110,7 +111,8 @@ def navigation(docs: Path, api: list[dict[str, str]]) -> list[object]:
 
 def report_page(docs: Path) -> None:
     """The report of the last run: its page, and its tables. Without one, what it looks like and how to make it."""
-    intro = "# Parity report\n\n```sh\npython -m migration report      # in a checkout: writes parity-report/\n```\n\n"
+    command = "python -m training_losses report      # in a checkout: writes parity-report/"
+    intro = f"# Parity report\n\n```sh\n{command}\n```\n\n"
     if (REPORT / "report.html").exists():
         shutil.copy(REPORT / "report.html", docs / "parity.html")
         tables = (REPORT / "report.md").read_text(encoding="utf-8").partition("\n")[2]
@@ -151,7 +153,7 @@ def build(output: Path) -> None:
                     "mkdocstrings": {
                         "handlers": {
                             "python": {
-                                "paths": [str(ROOT / "src"), str(ROOT)],
+                                "paths": [str(ROOT / "tools" / "checkout")],
                                 "options": {"show_source": False, "heading_level": 2, "show_root_toc_entry": False},
                             }
                         }

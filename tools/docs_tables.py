@@ -23,10 +23,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path.insert(0, str(ROOT / "tools" / "checkout"))
 
-from migration.catalog import MISSING, Argument, Case, Catalog, Symbol, Unconvertible, builtin_catalog  # noqa: E402 (path above)
-from migration.translate import Untranslatable, translate  # noqa: E402
+from training_losses.migration.catalog import (  # noqa: E402 (path above)
+    MISSING,
+    Argument,
+    Case,
+    Catalog,
+    Symbol,
+    Unconvertible,
+    builtin_catalog,
+)
+from training_losses.migration.translate import Untranslatable, translate  # noqa: E402
 
 REGION = re.compile(
     r"(?P<open><!-- (?P<kind>catalog|docstring):(?P<what>[^>]+?) -->\n)(?P<body>.*?)(?P<close><!-- /(?P=kind) -->)",
@@ -148,7 +156,7 @@ def render_symbol(symbol: Symbol) -> str:
 
 
 def link(case: Case, up: str) -> str:
-    short = case.new.removeprefix("training.losses.") if case.new else "none"
+    short = case.new.removeprefix("training_losses.") if case.new else "none"
     page = ROOT / "docs" / "losses" / f"{case.registry}.md"
     return f"[`{short}`]({up}losses/{case.registry}.md)" if case.registry and page.is_file() else f"`{short}`"
 
@@ -241,11 +249,11 @@ def registry() -> dict[str, str]:
             modules = ast.literal_eval(node.value)
     found = {}
     for name, module in modules.items():
-        for node in source_of(f"training.losses.{module}").body:
+        for node in source_of(f"training_losses.{module}").body:
             if isinstance(node, ast.ClassDef) and any(
                 ast.unparse(d).endswith(f"({name!r})") for d in node.decorator_list
             ):
-                found[name] = f"training.losses.{module}.{node.name}"
+                found[name] = f"training_losses.{module}.{node.name}"
     missing = sorted(set(modules) - set(found))
     if missing:
         raise SystemExit(f"docs: no class is registered under {missing}")
@@ -257,7 +265,7 @@ def render_losses(catalog: Catalog, up: str) -> str:
     for name, dotted in sorted(registry().items()):
         page = f"[`{name}`]({up}losses/{name}.md)" if (ROOT / "docs/losses" / f"{name}.md").is_file() else f"`{name}`"
         old = dict.fromkeys(f"`{symbol.old}`" for symbol, _ in catalog.of_successor(dotted))
-        rows.append((page, f"`{dotted.removeprefix('training.losses.')}`", summary(dotted), ", ".join(old) or "new"))
+        rows.append((page, f"`{dotted.removeprefix('training_losses.')}`", summary(dotted), ", ".join(old) or "new"))
     return table(("registry", "class", "what it is", "replaces"), rows)
 
 
@@ -271,7 +279,7 @@ def render_guides(up: str) -> str:
 
 
 def source_of(module: str) -> ast.Module:
-    path = ROOT / "src" / Path(*module.split("."))
+    path = ROOT / "src" / "training" / "losses" / Path(*module.split(".")[1:])
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ast.parse(file.read_text("utf-8"))
 
@@ -286,7 +294,7 @@ def docstring(dotted: str) -> str:
 
 def with_options(text: str) -> str:
     """A docstring whose argument ``options`` is followed by those of ``BaseContrastiveLoss``, which takes them."""
-    base = docstring("training.losses.base.base_contrastive.BaseContrastiveLoss")
+    base = docstring("training_losses.base.base_contrastive.BaseContrastiveLoss")
     shared = re.search(r"^Args:\n(.*)", base, re.M | re.S)
     entry = re.search(r"^    options: (?:.*\n)(?:        .*\n)*", text, re.M)
     if entry is None or shared is None:

@@ -140,8 +140,7 @@ class Runner:
         """Load what every test needs. A failing example is enough, it need not be the smallest."""
         import torch
         from hypothesis import Phase, settings
-
-        from training.losses.loss_registry import LossRegistry
+        from training_losses.loss_registry import LossRegistry
 
         settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)
         settings.load_profile("mutants")
@@ -455,7 +454,7 @@ def main() -> int:
 def _collect(work: Any) -> int:
     """Import all losses and all tests, then work."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    for folder in (ROOT, ROOT / "src"):
+    for folder in (ROOT, ROOT / "tools" / "checkout"):
         sys.path.insert(0, str(folder))
     os.chdir(ROOT)
     import pytest

@@ -22,7 +22,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "src/training/losses"
 CHECKS = ["tests/parity/test_alignment.py"]
-COPIED = ["src", "legacy", "migration", "tests/__init__.py", "tests/support", "tests/parity", "tests/golden/alignment"]
+COPIED = [
+    "src",
+    "legacy",
+    "migration",
+    "tools/checkout",
+    "tests/__init__.py",
+    "tests/support",
+    "tests/parity",
+    "tests/golden/alignment",
+]
 
 
 @dataclass(frozen=True)
@@ -241,7 +250,10 @@ def check(folder: Path) -> subprocess.CompletedProcess[str]:
     """The parity tests against the code below ``folder``."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     # the copy goes before an installed package of the same name
-    environment |= {"PYTHONPATH": os.pathsep.join([str(folder), str(folder / "src")]), "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "tools" / "checkout")]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *CHECKS]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 

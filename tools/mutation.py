@@ -258,7 +258,7 @@ def graft(mutant: Mutant, text: str) -> int:
     Returns:
         How many places have changed; 0: the change shows only in what was made at import.
     """
-    from training.losses.loss_registry import LossRegistry
+    from training_losses.loss_registry import LossRegistry
 
     parts = ["training", "losses", *mutant.path.relative_to(SOURCE).with_suffix("").parts]
     name = ".".join(part for part in parts if part != "__init__")
@@ -292,7 +292,7 @@ def graft(mutant: Mutant, text: str) -> int:
                 known.clear()
                 known.extend(value) if isinstance(known, list) else known.update(value)
             else:
-                for module in [owner, *(m for n, m in list(sys.modules.items()) if n.startswith("training."))]:
+                for module in [owner, *(m for n, m in list(sys.modules.items()) if n.startswith("training_losses."))]:
                     if vars(module).get(attribute) is known:
                         type.__setattr__(module, attribute, value) if isinstance(module, type) else setattr(
                             module, attribute, value

@@ -71,7 +71,7 @@ def components():
 
 
 def fit_uncertainty(photo, steps):
-    from training.losses.balancing import UncertaintyWeightedLoss
+    from training_losses.balancing import UncertaintyWeightedLoss
 
     losses = components()
     balancer = UncertaintyWeightedLoss(names=NAMES, likelihood={"l1": "laplace"})
@@ -90,7 +90,7 @@ def fit_uncertainty(photo, steps):
 
 
 def fit_gradnorm(photo, steps):
-    from training.losses.balancing import GradNormLoss
+    from training_losses.balancing import GradNormLoss
 
     losses = components()
     balancer = GradNormLoss(names=NAMES, alpha=0.5, lr=2.0)

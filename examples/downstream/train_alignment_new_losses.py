@@ -10,7 +10,7 @@ import argparse
 import json
 
 import torch
-from training.losses.alignment import GTCCLoss, LAVLoss, TCCLoss, VAVALoss
+from training_losses.alignment import GTCCLoss, LAVLoss, TCCLoss, VAVALoss
 
 from alignment.digit_videos import digit_videos
 from alignment.encoder import Encoder

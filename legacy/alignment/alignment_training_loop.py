@@ -1,9 +1,9 @@
 """Frozen twin of the limits in ``models.alignment_training_loop``: pairs of sequences above them were skipped.
 
-Use :class:`training.losses.alignment.PairBudget` in new code; it holds the same table.
+Use :class:`training_losses.alignment.PairBudget` in new code; it holds the same table.
 """
 
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

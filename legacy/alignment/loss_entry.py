@@ -1,6 +1,6 @@
 """Frozen twin of ``utils.loss_entry`` (alignment part): chooses losses by a configuration and adds them up.
 
-Use :class:`training.losses.alignment.AlignmentObjective` in new code.
+Use :class:`training_losses.alignment.AlignmentObjective` in new code.
 
 Kept as it was: no weights, the epoch passed where VAVA asks for a step, float32 accumulators, in-place addition (so
 that GTCC's ``(1,)`` result raises), an unknown name that ends the process, zeros without a graph for batches of one
@@ -10,8 +10,7 @@ sequence. The accumulators live where the sequences are.
 import sys
 
 import torch
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .loss_functions import GTCC_loss, LAV_loss, TCC_loss, VAVA_loss
 

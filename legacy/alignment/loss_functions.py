@@ -1,6 +1,6 @@
 """Frozen twin of ``utils.loss_functions``: TCC, GTCC, LAV, VAVA and the intra-sequence contrast, as restored.
 
-Use the classes of :mod:`training.losses.alignment` in new code; their defaults give the same numbers.
+Use the classes of :mod:`training_losses.alignment` in new code; their defaults give the same numbers.
 
 Kept as it was (see the migration guide for the meaning): pairs are visited one by one in both orders; index vectors
 are ``torch.float``, so that TCC, GTCC and VAVA raise ``RuntimeError`` for float64 input; TCC's variance takes the mean
@@ -15,8 +15,7 @@ import sys
 
 import numpy as np
 import torch
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .ot_pytorch import sink
 from .softdtw import SoftDTW

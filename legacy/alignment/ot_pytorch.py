@@ -1,6 +1,6 @@
 """Frozen twin of ``external_util.ot_pytorch``: the Sinkhorn plan of VAVA.
 
-Use :func:`training.losses.alignment.sinkhorn_plan` in new code.
+Use :func:`training_losses.alignment.sinkhorn_plan` in new code.
 
 Kept as it was: the scaling vectors take the default dtype (float64 costs raise unless it is float64), the stopping rule
 compares the mass of the whole plan with that of each column and so never fires for two columns or more, and the "cost"
@@ -8,8 +8,7 @@ is the constant ``1e6 / (n m)``. The flag ``cuda`` is accepted and ignored: the 
 """
 
 import torch
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -1,6 +1,6 @@
 """Frozen twin of ``external_util.soft_dtw_cuda``, which never contained CUDA code and was imported by nobody.
 
-Use :class:`training.losses.alignment.SoftDTWLoss` in new code.
+Use :class:`training_losses.alignment.SoftDTWLoss` in new code.
 
 Kept as it was: everything of the twin ``softdtw`` (rounding to the default dtype, host tables), the open end without a
 gradient, the wrong gradient of the table output, ``normalize=True`` and ``is_complete=False`` with ``withR=True`` that
@@ -10,8 +10,7 @@ can only raise, and the unknown distance that is noticed by the first call. The 
 import numpy as np
 import torch
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

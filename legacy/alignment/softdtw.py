@@ -1,6 +1,6 @@
 """Frozen twin of ``external_util.softdtw``: soft dynamic time warping on the host.
 
-Use :class:`training.losses.alignment.SoftDTWLoss` in new code.
+Use :class:`training_losses.alignment.SoftDTWLoss` in new code.
 
 Kept as it was: the table lives on the CPU in float64, is rounded to the default dtype before it is stored, and
 ``gamma`` is rounded with it; a float64 input therefore gives a float64 number of float32 precision. The cost is squared
@@ -11,8 +11,7 @@ loops of the old module are vector steps over anti-diagonals here, so that numba
 import numpy as np
 import torch
 from torch import nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

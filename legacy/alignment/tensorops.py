@@ -1,6 +1,6 @@
 """Frozen twin of the loss part of ``utils.tensorops``: GTCC's mixture fit and a finite check.
 
-Use :class:`training.losses.alignment.GTCCLoss` (its fit is batched and never ends the process) and ``torch.isfinite``.
+Use :class:`training_losses.alignment.GTCCLoss` (its fit is batched and never ends the process) and ``torch.isfinite``.
 
 Kept as it was: one histogram at a time in float32 with L-BFGS, no randomness, process exit with code 1 for a failed fit
 or an unknown objective, three ``None`` for a histogram shorter than two, process exit for a list of tensors.
@@ -14,8 +14,7 @@ import traceback
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

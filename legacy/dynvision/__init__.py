@@ -2,13 +2,12 @@
 
 ``EnergyLoss`` is the version that the project's documentation describes; ``ActivityLoss``, which replaced it in newer
 versions, stands beside it. ``temporal_masking`` and ``criterion_list`` hold what ``dynvision.base`` said about losses.
-Replaced by ``training.losses.temporal`` and ``training.losses.balancing``.
+Replaced by ``training_losses.temporal`` and ``training_losses.balancing``.
 """
 
 import torch  # noqa: F401  reachable in the old package
 from torch.nn.modules.loss import _Loss  # noqa: F401  reachable in the old package
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .activity_loss import ActivityLoss
 from .base_loss import BaseLoss

@@ -3,7 +3,7 @@
 A module is monitored if it has an attribute ``_activity_monitor``: "signed" takes the absolute mean activation, any
 other value the normalised norm of order ``ord``. Steps during which the network says ``_in_idle_period`` do not count.
 
-Replaced by ``training.losses.temporal.EnergyLoss`` (``mode``, ``order``). Kept as it was, among other things: the
+Replaced by ``training_losses.temporal.EnergyLoss`` (``mode``, ``order``). Kept as it was, among other things: the
 network becomes a child module of the loss at registration; a mistyped mode silently means the norm; without marks the
 loss is a constant zero; the largest call count divides every module; the hooks keep the loss alive.
 """
@@ -13,8 +13,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 import torch.nn as nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .base_loss import BaseLoss
 

@@ -3,7 +3,7 @@
 ``BaseLoss.forward`` takes network outputs apart, checks shapes, counts the valid targets and reduces.
 Sub-classes give ``compute_loss`` and may set ``requires_responses``, ``allow_broadcasting`` and ``ignore_index``.
 
-Replaced by ``training.losses.base.BaseLoss``. Kept as it was, among other things:
+Replaced by ``training_losses.base.BaseLoss``. Kept as it was, among other things:
 
 * no valid target and ``reduction="mean"``: a constant zero without a graph;
 * the count leaves out ignored targets although the base class does not mask their values;
@@ -15,8 +15,7 @@ from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn as nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

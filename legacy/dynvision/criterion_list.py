@@ -3,7 +3,7 @@
 ``TemporalBase._init_loss`` builds ``self.criterion`` from ``criterion_params``, pairs (class name, settings) whose
 settings hold ``weight`` beside the constructor arguments; ``LightningBase.compute_loss`` weights, logs and sums.
 
-Replaced by ``training.losses.balancing.WeightedSumLoss``. Kept as it was, among other things: the default list is
+Replaced by ``training_losses.balancing.WeightedSumLoss``. Kept as it was, among other things: the default list is
 shared by all models and changed by each; ``weight`` is popped from the caller's settings and ``ignore_index`` written
 into them; the total has the default dtype whatever the outputs have; two criteria of one class share a log key;
 exceptions while hooks are registered are swallowed. The spelling of the requirement document (lower case with
@@ -15,8 +15,7 @@ from typing import Any, List, Mapping, Optional, Tuple
 
 import torch
 import torch.nn as nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .temporal_masking import TemporalBase
 

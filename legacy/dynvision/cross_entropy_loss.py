@@ -3,7 +3,7 @@
 Outputs (N, C) or (N, C, d1, ...), targets (N) or (N, d1, ...); also a tuple whose first entry are the outputs.
 ``mean`` divides by the number of targets other than ``ignore_index``, also with class weights.
 
-Replaced by ``training.losses.temporal.TemporalCrossEntropyLoss``. Kept as it was: all targets void gives a constant
+Replaced by ``training_losses.temporal.TemporalCrossEntropyLoss``. Kept as it was: all targets void gives a constant
 without a graph under ``mean``; a NaN in a void row reaches the gradient; ``weight`` is a plain attribute that neither
 ``.to`` nor the state_dict knows.
 """
@@ -12,8 +12,7 @@ from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .base_loss import BaseLoss
 

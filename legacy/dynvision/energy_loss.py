@@ -3,7 +3,7 @@
 Forward hooks of ``register_hooks(model)`` accumulate the p-norm per sample of every Conv2d, Linear and ConvTranspose2d
 output; the loss call normalises, reduces and clears. Both arguments of the call are ignored.
 
-Replaced by ``training.losses.temporal.EnergyLoss``. Kept as it was, among other things: activity without a gradient
+Replaced by ``training_losses.temporal.EnergyLoss``. Kept as it was, among other things: activity without a gradient
 (validation, frozen layers) does not count; the largest call count divides every module; the unit count of the first
 call stays for ever; what a pass without a loss call left behind enters the next loss; the hooks keep the loss alive.
 """
@@ -13,8 +13,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 import torch.nn as nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .base_loss import BaseLoss
 

@@ -1,11 +1,10 @@
 """Frozen twin of ``dynvision.losses.mask_non_labels``, which the old package defined itself.
 
-Replaced by ``training.losses.temporal.select_valid`` and ``select_void``.
+Replaced by ``training_losses.temporal.select_valid`` and ``select_void``.
 """
 
 import torch
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -4,7 +4,7 @@
 writes the void label where the loss shall not look (null steps, the reaction time after an onset, residual steps);
 ``_init_loss`` builds the criteria, see ``criterion_list``. Only these methods of the old model base class are here.
 
-Replaced by ``training.losses.temporal.PresentationSchedule``. Kept as it was, among other things: patterns of length
+Replaced by ``training_losses.temporal.PresentationSchedule``. Kept as it was, among other things: patterns of length
 one ignore the reaction time; null inputs get 0, not ``non_input_value``; labels do not follow the residual steps; the
 cached expansion is never refreshed; shuffling draws from the global generator, in evaluation too; the promised warning
 for chunks shorter than the reaction window never comes.
@@ -17,8 +17,7 @@ from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn as nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)
 

@@ -1,10 +1,10 @@
 """Frozen twin of the package ``src.losses`` (also ``losses``): hierarchical joint-embedding prediction.
 
-The thirteen names below are the old package's exports in their old order. Use ``training.losses.predictive`` and
-``training.losses.contrastive`` in new code.
+The thirteen names below are the old package's exports in their old order. Use ``training_losses.predictive`` and
+``training_losses.contrastive`` in new code.
 """
 
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .combined import (
     CombinedLoss,

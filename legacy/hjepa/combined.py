@@ -11,8 +11,7 @@ import warnings
 
 import torch
 import torch.nn as nn
-
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .contrastive import ContrastiveJEPALoss
 from .hjepa_loss import HJEPALoss

@@ -4,7 +4,7 @@
 when a class is constructed, so importing the package needs neither of the two optional packages.
 """
 
-from migration.deprecation import deprecated_module
+from training_losses.migration.deprecation import deprecated_module
 
 from .geometric_mean import AdaptiveGeometricMeanLoss, GeometricMeanLoss
 from .perceptual import CombinedLoss, VGGPerceptualLoss

@@ -124,7 +124,7 @@ def _check_row(symbol: Symbol, case: Case, twin: Any) -> Iterator[str]:
     if is_class and symbol.kind == "class" and case.forward is not None:
         yield from _check_new(f"{where} forward", case, case.forward, new.forward, False)
     if case.registry is not None:
-        registry = resolve("training.losses.loss_registry.LossRegistry")
+        registry = resolve("training_losses.loss_registry.LossRegistry")
         try:
             registered = registry.get(case.registry)
         except ValueError as error:

@@ -21,7 +21,7 @@ One TOML file describes one old system. The file is data with a closed set of op
     kind = "class"                          # class | function
     exported = ["CLIPStyleLoss"]            # optional: names that the root packages exported it under
     aliases = ["src.training.X"]            # optional: further full old paths
-    new = "training.losses.contrastive.clip_loss.CLIPLoss"      # or "none", then `reason` says why
+    new = "training_losses.contrastive.clip_loss.CLIPLoss"      # or "none", then `reason` says why
     registry = "clip"                       # optional: its name in the registry
     parity = "exact"                        # exact | documented | fixed
     domain = "..."                          # documented: where old and new agree
@@ -791,7 +791,7 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
     top.only(_TOP)
     if top.get("schema", int) != 1:
         raise top.fail("schema", f"this version reads schema 1, found {data['schema']!r}")
-    system, twins = top.get("system", str), top.get("twins", str, "legacy")
+    system, twins = top.get("system", str), top.get("twins", str, "training_losses.legacy")
     versions = (top.get("deprecated_in", str), top.get("removed_in", str))
     roots, parents = top.strings("roots"), top.strings("parents", [])
 

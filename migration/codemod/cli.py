@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = Parser(
         prog="codemod",
-        description="Move code from the old losses to training.losses. Prints a diff; writes only with --write.",
+        description="Move code from the old losses to training_losses. Prints a diff; writes only with --write.",
         epilog="Exit code: 0 nothing to do, 1 something to do or left undone, 2 errors.",
     )
     add = parser.add_argument

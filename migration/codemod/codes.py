@@ -113,7 +113,7 @@ RULES: Final[dict[str, Rule]] = {
     "TL024": Rule(
         "state has other keys",
         "note",
-        "Old checkpoints of this loss need `python -m migration checkpoint`.",
+        "Old checkpoints of this loss need `python -m training_losses checkpoint`.",
     ),
     "TL025": Rule(
         "hand-written fallback",

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import ast
+import sys
 from functools import cache
 from pathlib import Path
 
+_ROOT = __name__.partition(".")[0]
 _HOME = Path(__file__).resolve().parent.parent.parent
+
+
+def _base(dotted: str) -> Path:
+    """Where the files of a module are, without their suffix."""
+    root, *parts = dotted.split(".")
+    if root == _ROOT:  # in a checkout, its folder has another name
+        return Path(sys.modules[_ROOT].__path__[0], *parts)
+    return _HOME.joinpath(root, *parts)
 
 
 @cache
 def _module(dotted: str) -> ast.Module | None:
     """The syntax tree of a module that is installed (or checked out) beside this package."""
-    parts = dotted.split(".")
-    for home in (_HOME, _HOME / "src"):
-        base = home.joinpath(*parts)
-        for file in (base.with_suffix(".py"), base / "__init__.py"):
-            if file.is_file():
-                return ast.parse(file.read_text(encoding="utf-8"))
+    base = _base(dotted)
+    for file in (base.with_suffix(".py"), base / "__init__.py"):
+        if file.is_file():
+            return ast.parse(file.read_text(encoding="utf-8"))
     return None
 
 
@@ -41,7 +49,7 @@ def _source(module: str, node: ast.ImportFrom) -> str:
     """The absolute module of an import statement in ``module``."""
     if not node.level:
         return node.module or ""
-    tree_is_package = any(home.joinpath(*module.split(".")).is_dir() for home in (_HOME, _HOME / "src"))
+    tree_is_package = _base(module).is_dir()
     parts = module.split(".")
     parts = parts[: len(parts) - node.level + (1 if tree_is_package else 0)]
     return ".".join([*parts, node.module] if node.module else parts)

@@ -68,7 +68,7 @@ def find_checkout(start: Path | None = None) -> Path:
             return folder
     raise ReportError(
         f"no parity records in {first} or above: they are part of the repository (tests/parity) and not of the "
-        "installed package; run the report in a checkout. `python -m migration compare` needs none."
+        "installed package; run the report in a checkout. `python -m training_losses compare` needs none."
     )
 
 

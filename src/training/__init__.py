@@ -1,25 +1,10 @@
-"""Training code. The losses are in ``training.losses``."""
-
-from __future__ import annotations
+"""In a checkout with ``src`` or its parent on ``sys.path``: the names of version 1.0 (``training.losses``)."""
 
 import sys
-from typing import Any
+from importlib import import_module
+from pathlib import Path
 
-if __name__ != "training":
-    # Imported as src.training, with the root of this repository on sys.path: stand aside for the one real package.
-    from importlib import import_module
-    from pathlib import Path
-
-    source = str(Path(__file__).parents[1])
-    if source not in sys.path:
-        sys.path.append(source)
-    import_module("training.losses")
-    sys.modules[__name__] = import_module("migration.shims").old_package(__name__)
-
-
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .losses.base import compat
-
-    return compat.legacy_attribute(__name__, name)
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools" / "checkout"))
+import_module("training_losses.migration.aliases").stand_aside(__name__)
+if __name__ == "src.training":
+    import_module("training_losses.migration.shims").install()

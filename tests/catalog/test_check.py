@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from migration.__main__ import main
-from migration.catalog import Argument, Case, Catalog, Pin, builtin_catalog
-from migration.catalog.check import check_catalog
+from training_losses.migration.__main__ import main
+from training_losses.migration.catalog import Argument, Case, Catalog, Pin, builtin_catalog
+from training_losses.migration.catalog.check import check_catalog
 
 
 def clip(**changes: Any) -> Catalog:
@@ -35,8 +34,11 @@ def test_the_builtin_catalog_is_clean() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"twin": "legacy.clip_style_loss.Nope"}, "the twin legacy.clip_style_loss.Nope cannot be imported"),
-        ({"new": "training.losses.contrastive.clip_loss.Nope"}, "cannot be imported"),
+        (
+            {"twin": "training_losses.legacy.clip_style_loss.Nope"},
+            "the twin training_losses.legacy.clip_style_loss.Nope cannot be imported",
+        ),
+        ({"new": "training_losses.contrastive.clip_loss.Nope"}, "cannot be imported"),
         ({"registry": "simclr"}, "the registry has SimCLRLoss under 'simclr'"),
         ({"registry": "clipp"}, "Unknown loss 'clipp'"),
         ({"pins": {"metrik": Pin("metrik", True, "")}}, "the new signature has no argument 'metrik' to pin"),
@@ -70,7 +72,7 @@ class TestCommand:
         file.write_text(
             'schema = 1\nsystem = "m"\ndeprecated_in = "1"\nremoved_in = "2"\nroots = ["old"]\n[[module]]\n'
             'old = "vicreg_loss"\n[[symbol]]\nold = "vicreg_loss.VICRegLoss"\nkind = "class"\n'
-            'new = "training.losses.Nope"\n'
+            'new = "training_losses.Nope"\n'
         )
         assert main(["catalog", "check", "--catalog", str(file), "--json"]) == 1
         assert json.loads(capsys.readouterr().out)["symbols"] == 1
@@ -83,7 +85,7 @@ class TestCommand:
     def test_show(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["catalog", "show", "src.training.losses.clip_style_loss.CLIPStyleLoss"]) == 0
         text = capsys.readouterr().out
-        assert "-> training.losses.contrastive.clip_loss.CLIPLoss" in text
+        assert "-> training_losses.contrastive.clip_loss.CLIPLoss" in text
         assert ["result", "v2t_loss", "loss_v2t"] in [line.split() for line in text.splitlines()]
         assert main(["catalog", "show", "CLIPStyleLoss", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[0]["rows"][0]["registry"] == "clip"

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 from torch import nn
+from training_losses.loss_registry import LossRegistry
 
 from tests.support.tools import tool
-from training.losses.loss_registry import LossRegistry
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ def test_text_outside_of_regions_is_kept(tables: ModuleType, docs: Path) -> None
     [
         ("<!-- catalog:vicreg_loss.VICReg -->\n<!-- /catalog -->", "names 0 symbols"),
         ("<!-- catalog:index nowhere -->\n<!-- /catalog -->", "no system 'nowhere'"),
-        ("<!-- docstring:training.losses.supervised.mse.Nothing -->\n<!-- /docstring -->", "there is no"),
+        ("<!-- docstring:training_losses.supervised.mse.Nothing -->\n<!-- /docstring -->", "there is no"),
         ("<!-- catalog:losses.MeanSquaredError -->\n", "has no end"),
     ],
 )

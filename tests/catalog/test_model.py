@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from migration.catalog import (
+from training_losses.migration.catalog import (
     MISSING,
     Argument,
     Catalog,
@@ -216,8 +215,9 @@ def test_missing_is_one_false_value() -> None:
 
 def test_the_catalog_and_the_codemod_do_not_need_torch() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; import migration, migration.shims, migration.translate;"
-        "import migration.codemod.cli; from migration.catalog import builtin_catalog;"
+        "import sys; sys.modules['torch'] = None; import training_losses.migration.shims;"
+        "import training_losses.migration.translate;"
+        "import training_losses.migration.codemod.cli; from training_losses.migration.catalog import builtin_catalog;"
         "print(len(builtin_catalog().symbols))"
     )
     root = Path(__file__).resolve().parents[2]

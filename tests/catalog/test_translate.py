@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from migration.catalog import Argument, Case, StateRule, Symbol, Unconvertible
-from migration.state import UnknownKeys, convert_state, upgrade_in_place
-from migration.translate import Untranslatable, bind, translate, translate_forward
+from training_losses.migration.catalog import Argument, Case, StateRule, Symbol, Unconvertible
+from training_losses.migration.state import UnknownKeys, convert_state, upgrade_in_place
+from training_losses.migration.translate import Untranslatable, bind, translate, translate_forward
 
 ARGUMENTS = {
     "a": Argument("a"),

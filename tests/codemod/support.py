@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from migration.catalog import Catalog, load_catalog
-from migration.codemod.project import Outcome, parse, rewrite_text
-from migration.codemod.rules import Rules
+from training_losses.migration.catalog import Catalog, load_catalog
+from training_losses.migration.codemod.project import Outcome, parse, rewrite_text
+from training_losses.migration.codemod.rules import Rules
 
 HERE = Path(__file__).parent
 CATALOG = HERE / "catalog.toml"

@@ -7,11 +7,11 @@ import inspect
 from typing import Any
 
 import pytest
+from training_losses.migration.catalog import Case, Symbol, builtin_catalog
+from training_losses.migration.codemod.project import rewrite_text
+from training_losses.migration.codemod.rules import Rules
+from training_losses.migration.codemod.signatures import positional
 
-from migration.catalog import Case, Symbol, builtin_catalog
-from migration.codemod.project import rewrite_text
-from migration.codemod.rules import Rules
-from migration.codemod.signatures import positional
 from tests.codemod.support import codes
 
 ROWS = [

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_losses.migration.codemod import cli
+from training_losses.migration.codemod.codes import RULES
 
-from migration.codemod import cli
-from migration.codemod.codes import RULES
 from tests.codemod.support import CATALOG
 
 OLD = "from src.training.losses import VICRegLoss\nVICRegLoss(1.0)\n"
 NEW = """\
-from training.losses.contrastive.vicreg import VICRegLoss
+from training_losses.contrastive.vicreg import VICRegLoss
 VICRegLoss(invariance_weight=1.0, center_invariance=True)
 """
 LEFT = "from src.training.losses import VICRegLoss\nVICRegLoss(**x)\n"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from training_losses.migration.codemod.configs import tree
+from training_losses.migration.codemod.errors import FileError
+from training_losses.migration.codemod.project import Outcome, rewrite_text
+from training_losses.migration.codemod.rules import Rules
 
-from migration.codemod.configs import tree
-from migration.codemod.errors import FileError
-from migration.codemod.project import Outcome, rewrite_text
-from migration.codemod.rules import Rules
 from tests.codemod.support import codes, demo_catalog
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.codemod import cli
+from training_losses.migration.codemod.codes import RULES
 
-from migration.catalog import builtin_catalog
-from migration.codemod import cli
-from migration.codemod.codes import RULES
 from tests.codemod.console import answer, sessions
 from tests.codemod.support import CATALOG, HERE, examples, rewritten
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from training_losses.migration.codemod.jsontext import parse_json
+from training_losses.migration.codemod.project import Outcome, rewrite_text
+from training_losses.migration.codemod.rules import Rules
 
-from migration.codemod.jsontext import parse_json
-from migration.codemod.project import Outcome, rewrite_text
-from migration.codemod.rules import Rules
 from tests.codemod.support import codes, demo_catalog
 
 
@@ -48,8 +48,8 @@ def test_notebook_cell_by_cell(layout: dict[str, Any]) -> None:
     after = json.loads(new)
     expected = json.loads(text)
     expected["cells"][1]["source"][2:3] = [
-        "from training.losses.contrastive.vicreg import VICRegLoss\n",
-        "from training.losses.contrastive.moco_loss import MemoryQueueLoss  # é\n",
+        "from training_losses.contrastive.vicreg import VICRegLoss\n",
+        "from training_losses.contrastive.moco_loss import MemoryQueueLoss  # é\n",
     ]
     expected["cells"][3]["source"][1:] = [
         "loss = VICRegLoss(invariance_weight=1.0, center_invariance=True)\n",
@@ -93,7 +93,7 @@ def test_notebook_source_as_one_string() -> None:
     one = cell()
     one["source"] = "from src.training.losses import VICRegLoss\nx = 1"
     new, _ = rewritten(json.dumps(book(one)), "a.ipynb", "notebook")
-    assert json.loads(new)["cells"][0]["source"] == "from training.losses.contrastive.vicreg import VICRegLoss\nx = 1"
+    assert json.loads(new)["cells"][0]["source"] == "from training_losses.contrastive.vicreg import VICRegLoss\nx = 1"
 
 
 def test_notebook_cell_that_does_not_parse_is_an_error_if_it_matters() -> None:
@@ -160,7 +160,7 @@ def test_markdown_code_blocks() -> None:
     assert new == (
         MARKDOWN.replace(
             "```python\nfrom src.training.losses.clip_style_loss import CLIPStyleLoss",
-            "```python\nfrom training.losses.contrastive.clip_loss import CLIPLoss",
+            "```python\nfrom training_losses.contrastive.clip_loss import CLIPLoss",
         )
         .replace(
             "   loss = CLIPStyleLoss(\n       temperature=0.1,\n",
@@ -168,12 +168,12 @@ def test_markdown_code_blocks() -> None:
         )
         .replace(
             "> from src.training.losses import VICRegLoss, MemoryQueueContrastiveLoss\n",
-            "> from training.losses.contrastive.vicreg import VICRegLoss\n"
-            "> from training.losses.contrastive.moco_loss import MemoryQueueLoss\n",
+            "> from training_losses.contrastive.vicreg import VICRegLoss\n"
+            "> from training_losses.contrastive.moco_loss import MemoryQueueLoss\n",
         )
         .replace(
             ">>> from src.training.losses import VICRegLoss as V, helper\n>>> V(\n...     1.0)",
-            ">>> from training.losses.contrastive.vicreg import VICRegLoss as V\n"
+            ">>> from training_losses.contrastive.vicreg import VICRegLoss as V\n"
             ">>> from src.training.losses import helper\n>>> V(\n...     invariance_weight=1.0,\n"
             "...     center_invariance=True)",
         )
@@ -187,7 +187,7 @@ def test_markdown_before_and_after_blocks_do_not_disturb_each_other() -> None:
         "```python\nfrom elsewhere import VICRegLoss\nVICRegLoss(1)\n```\n"
     )
     new, _ = rewritten(text, "a.md", "document")
-    assert new == text.replace("src.training.losses", "training.losses.contrastive.vicreg", 1)
+    assert new == text.replace("src.training.losses", "training_losses.contrastive.vicreg", 1)
 
 
 def test_markdown_block_that_does_not_parse_is_reported() -> None:
@@ -227,8 +227,8 @@ def test_restructuredtext_code_blocks(newline: str) -> None:
     new, _ = rewritten(RST.replace("\n", newline), "a.rst", "document")
     assert new == RST.replace(
         "from src.training.losses.clip_style_loss import CLIPStyleLoss\n\n   loss = CLIPStyleLoss()",
-        "from training.losses.contrastive.clip_loss import CLIPLoss\n\n   loss = CLIPLoss(metrics=True)",
-    ).replace("src.training.losses import VICReg", "training.losses.contrastive.vicreg import VICReg").replace(
+        "from training_losses.contrastive.clip_loss import CLIPLoss\n\n   loss = CLIPLoss(metrics=True)",
+    ).replace("src.training.losses import VICReg", "training_losses.contrastive.vicreg import VICReg").replace(
         "\n", newline
     )
 

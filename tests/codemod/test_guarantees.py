@@ -13,17 +13,17 @@ from typing import Any
 
 import pathspec
 import pytest
+from training_losses.migration.codemod import cli, files, project
+from training_losses.migration.codemod.errors import FileError
+from training_losses.migration.codemod.files import decode, exclusive, replace, uncommitted
+from training_losses.migration.codemod.gitignore import Ignore
+from training_losses.migration.codemod.places import module_names, package_names
+from training_losses.migration.codemod.walk import walk
 
-from migration.codemod import cli, files, project
-from migration.codemod.errors import FileError
-from migration.codemod.files import decode, exclusive, replace, uncommitted
-from migration.codemod.gitignore import Ignore
-from migration.codemod.places import module_names, package_names
-from migration.codemod.walk import walk
 from tests.codemod.support import CATALOG
 
 OLD = "from src.training.losses import VICRegLoss\n"
-NEW = "from training.losses.contrastive.vicreg import VICRegLoss\n"
+NEW = "from training_losses.contrastive.vicreg import VICRegLoss\n"
 
 
 def run(*arguments: Any) -> int:
@@ -65,14 +65,14 @@ def test_split_import_uses_the_newline_of_the_file(tmp_path: Path) -> None:
     file = put(tmp_path / "a.py", b"if 1:\r\n\tfrom src.training.losses import VICRegLoss, helper\r\n")
     run(tmp_path, "--write")
     assert file.read_bytes() == (
-        b"if 1:\r\n\tfrom training.losses.contrastive.vicreg import VICRegLoss\r\n"
+        b"if 1:\r\n\tfrom training_losses.contrastive.vicreg import VICRegLoss\r\n"
         b"\tfrom src.training.losses import helper\r\n"
     )
 
 
 def test_nothing_to_do_leaves_the_file_itself(tmp_path: Path) -> None:
     file = put(
-        tmp_path / "a.py", "from training.losses.contrastive.vicreg import VICRegLoss\nVICRegLoss = 'VICRegLoss'\n"
+        tmp_path / "a.py", "from training_losses.contrastive.vicreg import VICRegLoss\nVICRegLoss = 'VICRegLoss'\n"
     )
     before = file.stat()
     assert run(tmp_path, "--write") == 0
@@ -196,7 +196,8 @@ def test_the_code_is_neither_imported_nor_executed(tmp_path: Path) -> None:
 
 
 def test_neither_torch_nor_libcst_is_needed() -> None:
-    code = "import sys, migration.codemod.cli; print([m for m in ('torch', 'numpy', 'libcst') if m in sys.modules])"
+    loaded = "[m for m in ('torch', 'numpy', 'libcst') if m in sys.modules]"
+    code = f"import sys, training_losses.migration.codemod.cli; print({loaded})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CATALOG.parents[2]
     )
@@ -211,7 +212,7 @@ def test_killed_in_mid_write_leaves_old_or_new(tmp_path: Path, where: str) -> No
     file = put(tmp_path / "a.py", OLD)
     script = textwrap.dedent(f"""
         import os, sys, tempfile
-        from migration.codemod import cli
+        from training_losses.migration.codemod import cli
         holder = tempfile if {where!r} == "mkstemp" else os
         real = getattr(holder, {where!r})
         def dying(*args, **kwargs):

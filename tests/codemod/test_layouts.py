@@ -6,12 +6,11 @@ import ast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from migration.catalog import builtin_catalog
-from migration.codemod.project import rewrite_text
-from migration.codemod.rules import Rules
-from migration.codemod.text import Source, apply, remove_items
-from migration.translate import translate
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.codemod.project import rewrite_text
+from training_losses.migration.codemod.rules import Rules
+from training_losses.migration.codemod.text import Source, apply, remove_items
+from training_losses.migration.translate import translate
 
 CATALOG = builtin_catalog()
 CLIP = CATALOG.by_path["src.training.losses.clip_style_loss.CLIPStyleLoss"]

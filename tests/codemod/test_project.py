@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from training_losses.migration.codemod.project import Outcome, Project
+from training_losses.migration.codemod.rules import Rules
 
-from migration.codemod.project import Outcome, Project
-from migration.codemod.rules import Rules
 from tests.codemod.support import codes, demo_catalog
 
 
@@ -44,11 +44,11 @@ def test_relative_imports_are_resolved_by_the_place_of_the_file(tmp_path: Path) 
             "src/other/losses/two.py": "from .losses import VICRegLoss\nfrom . import VICRegLoss as W\nVICRegLoss(1)\n",
         },
     )
-    assert after["src/training/__init__.py"] == "from training.losses.contrastive.vicreg import VICRegLoss\n"
+    assert after["src/training/__init__.py"] == "from training_losses.contrastive.vicreg import VICRegLoss\n"
     assert after["src/training/trainers/deep/one.py"] == (
-        "from training.losses.contrastive.vicreg import VICRegLoss as V\n"
-        "from training.losses.contrastive import vicreg\n"
-        "from training.losses.contrastive import clip_loss\nfrom ...losses import other\n"
+        "from training_losses.contrastive.vicreg import VICRegLoss as V\n"
+        "from training_losses.contrastive import vicreg\n"
+        "from training_losses.contrastive import clip_loss\nfrom ...losses import other\n"
         "isinstance(x, vicreg.VICRegLoss)\nclip_loss.CLIPLoss(metrics=True)\n"
     )
     assert "from .losses import VICRegLoss" in after["src/other/losses/two.py"]
@@ -80,11 +80,11 @@ def test_a_vendored_package_is_rewritten_consistently(tmp_path: Path) -> None:
         },
     )
     assert after["src/training/losses/__init__.py"] == (
-        "from training.losses.contrastive.moco_loss import MemoryQueueLoss as MemoryQueueContrastiveLoss\n"
-        "from training.losses.contrastive.clip_loss import CLIPLoss as CLIPStyleLoss\n"
+        "from training_losses.contrastive.moco_loss import MemoryQueueLoss as MemoryQueueContrastiveLoss\n"
+        "from training_losses.contrastive.clip_loss import CLIPLoss as CLIPStyleLoss\n"
         "__all__ = ['MemoryQueueContrastiveLoss', 'CLIPStyleLoss']\n"
     )
-    assert after["use.py"] == "from training.losses.contrastive.moco_loss import MemoryQueueLoss\n"
+    assert after["use.py"] == "from training_losses.contrastive.moco_loss import MemoryQueueLoss\n"
 
 
 def test_reexports_are_followed_through_any_name(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_reexports_are_followed_through_any_name(tmp_path: Path) -> None:
         },
     )
     assert after["app/compat.py"] == (
-        "from training.losses.contrastive.clip_loss import CLIPLoss as CLIPStyleLoss, CLIPLoss as Criterion\n"
+        "from training_losses.contrastive.clip_loss import CLIPLoss as CLIPStyleLoss, CLIPLoss as Criterion\n"
     )
     assert after["app/middle.py"] == "from .compat import Criterion as Loss\n"
     assert after["app/train.py"] == (
@@ -127,7 +127,7 @@ def test_stars_are_followed_through_three_files(tmp_path: Path, two: str, three:
     use = "loss = CLIPStyleLoss(0.1)\n"
     files = {"app/one.py": old, "app/two.py": two, "app/three.py": three + use}
     after, _ = run(tmp_path, files)
-    assert after["app/one.py"] == "from training.losses.contrastive.clip_loss import CLIPLoss as CLIPStyleLoss\n"
+    assert after["app/one.py"] == "from training_losses.contrastive.clip_loss import CLIPLoss as CLIPStyleLoss\n"
     assert after["app/two.py"] == two
     assert after["app/three.py"] == three + "loss = CLIPStyleLoss(temperature=0.1, metrics=True)\n"
 
@@ -195,7 +195,7 @@ def test_all_or_nothing(tmp_path: Path) -> None:
     )
     assert after["a.py"] == (
         "from src.training.losses import VICRegLoss\n"
-        "from training.losses.contrastive.moco_loss import MemoryQueueLoss\nisinstance(x, VICRegLoss)\n"
+        "from training_losses.contrastive.moco_loss import MemoryQueueLoss\nisinstance(x, VICRegLoss)\n"
     )
     assert codes(outcome, "left") == {"TL030", "TL043"}
     (reason,) = [f for f in outcome.findings if f.code == "TL043"]
@@ -211,7 +211,7 @@ def test_a_successor_that_another_file_chooses(tmp_path: Path) -> None:
         },
     )
     assert after["b.py"] == (
-        "from training.losses.contrastive.simclr_loss import SimCLRLoss\nisinstance(x, SimCLRLoss)\n"
+        "from training_losses.contrastive.simclr_loss import SimCLRLoss\nisinstance(x, SimCLRLoss)\n"
     )
 
 
@@ -226,7 +226,7 @@ def test_two_classes_of_one_name(tmp_path: Path) -> None:
             ),
         },
     )
-    assert after["a.py"].startswith("from losses import VICRegLoss as Own\nfrom training.losses.contrastive.vicreg")
+    assert after["a.py"].startswith("from losses import VICRegLoss as Own\nfrom training_losses.contrastive.vicreg")
 
 
 def test_a_foreign_module_under_an_old_path_is_left(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_lazy_getattr_tables_reexport(tmp_path: Path) -> None:
             "use.py": "from app import VICRegLoss\nVICRegLoss(2.0)\n",
         },
     )
-    assert '"training.losses.contrastive.vicreg"' in after["app/__init__.py"]
+    assert '"training_losses.contrastive.vicreg"' in after["app/__init__.py"]
     assert after["use.py"] == "from app import VICRegLoss\nVICRegLoss(invariance_weight=2.0, center_invariance=True)\n"
 
 
@@ -269,10 +269,10 @@ def test_numbers_modes(tmp_path: Path) -> None:
         after, outcome = run(tmp_path / mode, {"a.py": text}, numbers=mode)
         made[mode] = after["a.py"].splitlines()
         assert ("TL020" in codes(outcome)) == (mode != "exact")
-    assert made["exact"][0] == "from legacy.clip_style_loss import CLIPStyleLoss as A"
-    assert made["documented"][0] == "from training.losses.contrastive.clip_loss import CLIPLoss as A"
-    assert made["documented"][2] == "from legacy.fixed_loss import FixedLoss as C"
-    assert made["new"][2] == "from training.losses.contrastive.fixed import FixedLoss as C"
+    assert made["exact"][0] == "from training_losses.legacy.clip_style_loss import CLIPStyleLoss as A"
+    assert made["documented"][0] == "from training_losses.contrastive.clip_loss import CLIPLoss as A"
+    assert made["documented"][2] == "from training_losses.legacy.fixed_loss import FixedLoss as C"
+    assert made["new"][2] == "from training_losses.contrastive.fixed import FixedLoss as C"
     assert made["exact"][3] == "A(), B(invariance_weight=10.0, center_invariance=True), C()"
     assert made["documented"][3] == "A(metrics=True), B(invariance_weight=10.0, center_invariance=True), C()"
     assert made["new"][3] == "A(), B(), C()"

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from training_losses.migration import shims
+from training_losses.migration.catalog import Symbol, builtin_catalog
+from training_losses.migration.codemod.project import rewrite_text
+from training_losses.migration.codemod.rules import Rules
+from training_losses.migration.translate import translate
 
-from migration import shims
-from migration.catalog import Symbol, builtin_catalog
-from migration.codemod.project import rewrite_text
-from migration.codemod.rules import Rules
-from migration.translate import translate
 from tests.codemod.support import codes
 from tests.support.twins import twin
 
@@ -207,17 +207,21 @@ def program(draw: st.DrawFn) -> str:
     return "from codemod_harness import logits, record, t, target, v, weights\n" + "\n".join(units)
 
 
+def _is_old(name: str) -> bool:
+    return name.startswith("training_losses.legacy") or name.partition(".")[0] in ("legacy", "src", "training")
+
+
 class _Gone(importlib.abc.MetaPathFinder):
     """The twins were removed."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name.partition(".")[0] == "legacy" or name.startswith("src."):
+        if _is_old(name):
             raise ModuleNotFoundError(f"{name} was removed", name=name)
 
 
 @contextmanager
 def without_twins() -> Iterator[None]:
-    hidden = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in ("legacy", "src")}
+    hidden = {n: sys.modules.pop(n) for n in list(sys.modules) if _is_old(n)}
     finder = _Gone()
     sys.meta_path.insert(0, finder)
     try:
@@ -294,7 +298,7 @@ NEW = sorted(
         if case.new and case.parity != "fixed"
     }
 )
-OLD_PATHS = {f"legacy.{loss.module}.{loss.name}": loss.symbol for loss in LOSSES}
+OLD_PATHS = {f"training_losses.legacy.{loss.module}.{loss.name}": loss.symbol for loss in LOSSES}
 
 
 @settings(

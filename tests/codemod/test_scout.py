@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.codemod import cli
+from training_losses.migration.codemod import scout as scouting
+from training_losses.migration.codemod.decide import Analysis
+from training_losses.migration.codemod.places import module_names, package_names
+from training_losses.migration.codemod.project import Project, rewrite_text
+from training_losses.migration.codemod.rules import Rules
+from training_losses.migration.codemod.scout import builtin_texts, imported, look, of_catalog, scout, search, words
+from training_losses.migration.codemod.text import Source
+from training_losses.migration.codemod.walk import walk
 
-from migration.catalog import builtin_catalog
-from migration.codemod import cli
-from migration.codemod import scout as scouting
-from migration.codemod.decide import Analysis
-from migration.codemod.places import module_names, package_names
-from migration.codemod.project import Project, rewrite_text
-from migration.codemod.rules import Rules
-from migration.codemod.scout import builtin_texts, imported, look, of_catalog, scout, search, words
-from migration.codemod.text import Source
-from migration.codemod.walk import walk
 from tests.codemod.support import CATALOG, HERE, Example, demo_catalog, examples
 
 CASES = [case for path in sorted((HERE / "data").glob("*.txt")) for case in examples(path) if case.before != case.after]

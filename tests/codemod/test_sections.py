@@ -16,14 +16,14 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from training_losses.config import ConfigError, create_loss_from_config, dump_config
+from training_losses.migration.catalog import CatalogError, builtin_catalog, parse_catalog
+from training_losses.migration.codemod import cli
+from training_losses.migration.codemod.project import Outcome, Project
+from training_losses.migration.codemod.rules import Rules
+from training_losses.migration.codemod.sections import load
 
-from migration.catalog import CatalogError, builtin_catalog, parse_catalog
-from migration.codemod import cli
-from migration.codemod.project import Outcome, Project
-from migration.codemod.rules import Rules
-from migration.codemod.sections import load
 from tests.support.twins import twin
-from training.losses.config import ConfigError, create_loss_from_config, dump_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = "from src.losses import create_loss_from_config\n\nloss = create_loss_from_config(config)\n"
@@ -411,7 +411,7 @@ def test_check_diff_write_and_undo(tmp_path: Path, capsys: pytest.CaptureFixture
     run(capsys, str(tmp_path), "--write")
     assert (tmp_path / "a.yaml").read_text() == AFTER
     assert (tmp_path / "b.yaml").read_text() == files["b.yaml"]
-    assert "training.losses" in (tmp_path / "train.py").read_text()
+    assert "training_losses" in (tmp_path / "train.py").read_text()
     before = {name: (tmp_path / name).read_bytes() for name in files}
     run(capsys, str(tmp_path), "--write")
     assert {name: (tmp_path / name).read_bytes() for name in files} == before
@@ -433,11 +433,11 @@ def test_keys_that_code_reads_stay(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "TL047" in out
     assert "train.py:4" in out
     assert (tmp_path / "a.yaml").read_text() == files["a.yaml"]
-    assert "training.losses" in (tmp_path / "train.py").read_text()
+    assert "training_losses" in (tmp_path / "train.py").read_text()
 
 
 def test_the_demonstration_rewrites_its_file(tmp_path: Path) -> None:
-    """python -m migration demo runs this tree before and after, and compares the curves."""
+    """python -m training_losses demo runs this tree before and after, and compares the curves."""
     shutil.copytree(ROOT / "examples" / "downstream", tmp_path / "downstream")
     cli.main([str(tmp_path), "--write"])
     before, after = (

@@ -6,12 +6,12 @@ import ast
 import sys
 
 import pytest
+from training_losses.migration.codemod import syntax
+from training_losses.migration.codemod.errors import FileError
+from training_losses.migration.codemod.project import rewrite_text
+from training_losses.migration.codemod.rules import Rules
+from training_losses.migration.codemod.syntax import parse, parses
 
-from migration.codemod import syntax
-from migration.codemod.errors import FileError
-from migration.codemod.project import rewrite_text
-from migration.codemod.rules import Rules
-from migration.codemod.syntax import parse, parses
 from tests.codemod.support import codes, demo_catalog, rewritten
 
 IMPORT = "from src.training.losses.clip_style_loss import CLIPStyleLoss\n"
@@ -52,7 +52,7 @@ class B[T]:
 def expected(text: str) -> str:
     head, parameter, rest = text.partition("class A[")
     inside, other, tail = rest.partition("class B[")
-    head = head.replace("src.training.losses.clip_style_loss", "training.losses.contrastive.clip_loss")
+    head = head.replace("src.training.losses.clip_style_loss", "training_losses.contrastive.clip_loss")
     head = head.replace("CLIPStyleLoss()", "CLIPStyleLoss(metrics=True)")
     head = head.replace("CLIPStyleLoss(0.1)", "CLIPStyleLoss(temperature=0.1)")
     head = head.replace("temperature=0.1)", "temperature=0.1, metrics=True)")

@@ -70,10 +70,10 @@ class LossRecord:
 
     def build(self, **overrides: Any) -> nn.Module:
         """A fresh loss with reproducible initial weights; the global generator is left as it was."""
-        from training.losses._public import REGISTRY
-        from training.losses.loss_registry import LossRegistry
+        from training_losses._public import REGISTRY
+        from training_losses.loss_registry import LossRegistry
 
-        importlib.import_module(f"training.losses.{REGISTRY[self.name]}")
+        importlib.import_module(f"training_losses.{REGISTRY[self.name]}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return LossRegistry.create(self.name, **{**self.constructor_kwargs(), **overrides})

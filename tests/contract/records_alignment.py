@@ -1,4 +1,4 @@
-"""Contract records of ``training.losses.alignment``; the batch is the number of sequences."""
+"""Contract records of ``training_losses.alignment``; the batch is the number of sequences."""
 
 from __future__ import annotations
 

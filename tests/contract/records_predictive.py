@@ -44,7 +44,7 @@ def move(loss: nn.Module, step: int) -> None:
 
 
 def curriculum() -> dict[str, Any]:
-    from training.losses.base.schedules import Curriculum
+    from training_losses.base.schedules import Curriculum
 
     return {"schedules": {"hierarchy_weights": Curriculum(weights=[1.0, 0.5], starts=[0, 1], length=4)}}
 
@@ -54,7 +54,7 @@ def ramp(name: str) -> Callable[[], dict[str, Any]]:
 
 
 def sigreg_on_last_level() -> dict[str, Any]:
-    from training.losses.predictive import SIGRegLoss
+    from training_losses.predictive import SIGRegLoss
 
     return {"regularizer": SIGRegLoss(num_slices=8), "regularize": -1, "regularizer_weight": [0.1, 0.2]}
 

@@ -1,4 +1,4 @@
-"""Contract records of ``training.losses.temporal``."""
+"""Contract records of ``training_losses.temporal``."""
 
 from __future__ import annotations
 

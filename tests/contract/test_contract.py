@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from training_losses._config_types import parameters
+from training_losses._public import REGISTRY
+from training_losses.base.output import LossOutput
+from training_losses.loss_registry import LossRegistry
 
-import training.losses
+import training_losses
 from tests.contract.record import Inputs, LossRecord, all_records
-from training.losses._config_types import parameters
-from training.losses._public import REGISTRY
-from training.losses.base.output import LossOutput
-from training.losses.loss_registry import LossRegistry
 
 RECORDS = all_records()
 DOCS = Path(__file__).parents[2] / "docs" / "losses"
@@ -89,10 +89,10 @@ def steps(record: LossRecord, loss: nn.Module, seeds: range) -> list[Any]:
 
 
 def test_every_registered_loss_has_a_record_and_a_page() -> None:
-    for module in pkgutil.walk_packages(training.losses.__path__, "training.losses."):
+    for module in pkgutil.walk_packages(training_losses.__path__, "training_losses."):
         importlib.import_module(module.name)
     registered = set(LossRegistry.available())
-    assert registered == set(REGISTRY), "training.losses._public.REGISTRY must list what is registered"
+    assert registered == set(REGISTRY), "training_losses._public.REGISTRY must list what is registered"
     assert registered
     assert registered <= {r.name for r in RECORDS}, "losses without a record"
     assert {r.name for r in RECORDS} <= registered, "records without a loss"

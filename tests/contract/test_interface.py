@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_losses._public import PUBLIC
 
 from tests.contract.record import LossRecord, all_records
-from training.losses._public import PUBLIC
 
 FILE = Path(__file__).with_name("interface.json")
 PROBES = (-1, -0.001, 0, 1, 2, 3, 7, 0.001, 0.3, 0.5, 0.999, 1.001, 1.5, 2.5)
 FAMILIES = ("alignment", "balancing", "contrastive", "multimodal", "perceptual", "predictive", "supervised", "temporal")
-PLACES = {name: f"training.losses.{module}" for name, module in PUBLIC.items()} | {
-    name: f"training.losses.{package}"
+PLACES = {name: f"training_losses.{module}" for name, module in PUBLIC.items()} | {
+    name: f"training_losses.{package}"
     for package in (*FAMILIES, "base", "functional")
-    for name in importlib.import_module(f"training.losses.{package}").__all__
+    for name in importlib.import_module(f"training_losses.{package}").__all__
 }
 RECORDS = {record.name: record for record in reversed(all_records())}
 

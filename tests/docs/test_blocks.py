@@ -25,18 +25,18 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from training_losses._public import REGISTRY
+from training_losses.balancing import GeometricMeanLoss
+from training_losses.config import create_loss_from_config
+from training_losses.contrastive import CLIPLoss, VICRegLoss
+from training_losses.functional import reduce
+from training_losses.migration import shims
+from training_losses.migration.__main__ import main, parse
+from training_losses.migration.codemod.config import load as load_settings
+from training_losses.predictive import HJEPALoss, SIGRegLoss
 
-from migration import shims
-from migration.__main__ import main, parse
-from migration.codemod.config import load as load_settings
 from tests.support.harness_triangulate import replaced_networks
 from tests.support.twins import twin
-from training.losses._public import REGISTRY
-from training.losses.balancing import GeometricMeanLoss
-from training.losses.config import create_loss_from_config
-from training.losses.contrastive import CLIPLoss, VICRegLoss
-from training.losses.functional import reduce
-from training.losses.predictive import HJEPALoss, SIGRegLoss
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -167,7 +167,7 @@ def run_python(page: Path) -> int:
 
 @pytest.fixture
 def clean_registry() -> Iterator[None]:
-    from training.losses.loss_registry import LossRegistry
+    from training_losses.loss_registry import LossRegistry
 
     yield
     for name in set(LossRegistry._classes) - set(REGISTRY):  # the guide registers one of its own
@@ -202,7 +202,7 @@ def check_command(words: list[str]) -> None:
     elif program == "python":
         assert (ROOT / rest[0]).is_file(), words
         return
-    if program in ("migration", "training-losses"):
+    if program in ("training_losses", "training-losses"):
         parse(rest)
     elif program == "nox":
         sessions = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.M)
@@ -226,7 +226,8 @@ def test_commands_parse(block: Block) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["rm", "-rf", "."], ["python", "-m", "migration", "catalogue"], ["training-losses", "codemod", "--nope"]]
+    "words",
+    [["rm", "-rf", "."], ["python", "-m", "training_losses", "catalogue"], ["training-losses", "codemod", "--nope"]],
 )
 def test_a_wrong_command_is_noticed(words: list[str]) -> None:
     with pytest.raises((AssertionError, SystemExit)):
@@ -302,7 +303,7 @@ def test_situation(title: str, repository: Path, capsys: pytest.CaptureFixture[s
     ran = 0
     for words in commands_of(Block(GUIDE, 0, "sh", blocks[0], "")):
         check_command(words)
-        rest = words[words.index("migration") + 1 :] if "migration" in words else []
+        rest = words[words.index("training_losses") + 1 :] if "training_losses" in words else []
         if rest and rest[0] not in ELSEWHERE:
             assert main(rest) in (0, 1), (words, capsys.readouterr().err)
             ran += 1
@@ -316,8 +317,8 @@ def test_situation(title: str, repository: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_old_names_become_errors_as_the_guide_says(repository: Path) -> None:
-    command = [sys.executable, "-W", "error::DeprecationWarning", "-m", "migration", "run", "train.py"]
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PATH": ""}
+    command = [sys.executable, "-W", "error::DeprecationWarning", "-m", "training_losses", "run", "train.py"]
+    environment = {"PYTHONPATH": str(ROOT / "tools" / "checkout"), "PATH": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "removed in 2.0.0" in done.stderr

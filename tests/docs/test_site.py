@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from tests.support.tools import tool
-from training.losses import LossRegistry
+from training_losses import LossRegistry
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+import training_losses.migration.checkpoints
 from safetensors.torch import load_file, save_file
 from torch import nn
+from training_losses.balancing.weighted_sum import WeightedSumLoss
+from training_losses.contrastive import BarlowTwinsLoss, CLIPLoss
+from training_losses.migration.__main__ import main
+from training_losses.migration.catalog import Argument, Case, Catalog, StateRule, Symbol, builtin_catalog
+from training_losses.migration.checkpoints import CheckpointError, convert_file, migrate_module, parse_assignments, plan
+from training_losses.migration.parity import _flatten, _loss
 
-import migration.checkpoints
-from migration.__main__ import main
-from migration.catalog import Argument, Case, Catalog, StateRule, Symbol, builtin_catalog
-from migration.checkpoints import CheckpointError, convert_file, migrate_module, parse_assignments, plan
-from migration.parity import _flatten, _loss
 from tests.migration.training import same
 from tests.support.twins import twin
-from training.losses.balancing.weighted_sum import WeightedSumLoss
-from training.losses.contrastive import BarlowTwinsLoss, CLIPLoss
 
 HEADS = {"add_projection": True, "input_dim": 5, "projection_dim": 3}
 
@@ -80,7 +80,9 @@ def test_lightning_nested_and_wrapped_layouts() -> None:
     assert result["state_dict"]._metadata == state._metadata
     assert list(result) == list(content)
     same(result["hyper_parameters"], content["hyper_parameters"])
-    losses = [f"{prefix}loss=legacy.contrastive_loss.ContrastiveLoss" for prefix in ("", "module._orig_mod.")]
+    losses = [
+        f"{prefix}loss=training_losses.legacy.contrastive_loss.ContrastiveLoss" for prefix in ("", "module._orig_mod.")
+    ]
     same(converted(result, *losses, reverse=True)["state_dict"], state)
 
 
@@ -118,7 +120,9 @@ def test_safetensors(tmp_path: Path) -> None:
 def test_names_that_are_no_losses_are_asked_for() -> None:
     content = {f"encoder.{k}": v for k, v in old_loss().state_dict().items()}
     assert "its name is not that of a loss" in problems(content)
-    assert "encoder.vision_head.layers.0.bias" in converted(content, "encoder=legacy.contrastive_loss.ContrastiveLoss")
+    assert "encoder.vision_head.layers.0.bias" in converted(
+        content, "encoder=training_losses.legacy.contrastive_loss.ContrastiveLoss"
+    )
     made, result = plan(content, builtin_catalog(), skip=["encoder"])
     assert made.empty
     assert result is content
@@ -127,19 +131,24 @@ def test_names_that_are_no_losses_are_asked_for() -> None:
 def test_unknown_keys_of_a_loss_are_refused() -> None:
     content = {f"loss.{k}": v for k, v in old_loss().state_dict().items()} | {"loss.extra": torch.ones(1)}
     assert "'extra', which it does not have" in problems(content)
-    assert "has no rule for 'extra'" in problems(content, "loss=legacy.contrastive_loss.ContrastiveLoss")
+    assert "has no rule for 'extra'" in problems(
+        content, "loss=training_losses.legacy.contrastive_loss.ContrastiveLoss"
+    )
     beside = {f"other.{k}": v for k, v in old_loss().state_dict().items()}
     made, _ = plan(
         content | beside,
         builtin_catalog(),
         assignments=parse_assignments(
             builtin_catalog(),
-            ["loss=legacy.contrastive_loss.ContrastiveLoss", "other=legacy.contrastive_loss.ContrastiveLoss"],
+            [
+                "loss=training_losses.legacy.contrastive_loss.ContrastiveLoss",
+                "other=training_losses.legacy.contrastive_loss.ContrastiveLoss",
+            ],
         ),
     )
     assert len(made.problems) == 1, made.problems  # though every pass sees it
     assert "no state_dict has keys below 'x.'" in problems(
-        content, "x=legacy.contrastive_loss.ContrastiveLoss", skip=["loss"]
+        content, "x=training_losses.legacy.contrastive_loss.ContrastiveLoss", skip=["loss"]
     )
 
 
@@ -265,7 +274,7 @@ def test_a_fault_leaves_nothing_behind(
             Path(args[1]).write_bytes(b"half")
         raise error
 
-    owner = migration.checkpoints.torch if fault == "save" else migration.checkpoints.os
+    owner = training_losses.migration.checkpoints.torch if fault == "save" else training_losses.migration.checkpoints.os
     monkeypatch.setattr(owner, fault, fail)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CheckpointError
     with pytest.raises(expected):
@@ -330,7 +339,7 @@ def test_losses_inside_pickled_losses() -> None:
 def test_reported_arguments_that_were_not_kept_count_as_not_given() -> None:
     kept = Argument("reduction", "mean")
     case = Case(
-        "training.losses.supervised.mse.WeightedMSELoss",
+        "training_losses.supervised.mse.WeightedMSELoss",
         "exact",
         arguments={"reduction": kept, "store": Argument("store", None, report="there is no store")},
     )
@@ -403,7 +412,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["checkpoint", written]) == 0
     assert "nothing to convert" in capsys.readouterr().out
     assert (
-        main(["checkpoint", written, "--reverse", "--write", "--loss", "loss=legacy.contrastive_loss.ContrastiveLoss"])
+        main(
+            [
+                "checkpoint",
+                written,
+                "--reverse",
+                "--write",
+                "--loss",
+                "loss=training_losses.legacy.contrastive_loss.ContrastiveLoss",
+            ]
+        )
         == 0
     )
     back = torch.load(Path(written).with_suffix(".old.pt"), weights_only=True)

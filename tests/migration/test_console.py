@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_losses.migration.__main__ import main
+from training_losses.migration.console import brief, say, show_table
 
-from migration.__main__ import main
-from migration.console import brief, say, show_table
 from tests.support.twins import twin
 
 
@@ -131,7 +131,7 @@ def test_an_interrupted_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("migration.catalog.check.check_catalog", interrupted)
+    monkeypatch.setattr("training_losses.migration.catalog.check.check_catalog", interrupted)
     assert main(["catalog", "check"]) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
 

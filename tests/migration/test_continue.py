@@ -15,12 +15,19 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from training_losses.base import MomentumEncoder
+from training_losses.contrastive import CLIPLoss, MoCoLoss, SimCLRLoss
+from training_losses.migration.catalog import Case, Symbol, builtin_catalog
+from training_losses.migration.checkpoints import convert_file
+from training_losses.migration.parity import resolve
+from training_losses.migration.state import convert_state
+from training_losses.migration.translate import Untranslatable, translate, translate_forward
+from training_losses.predictive.hjepa import HJEPALoss
+from training_losses.predictive.hjepa_combined import HJEPACombinedLoss
+from training_losses.predictive.sigreg import SIGRegLoss
+from training_losses.temporal.energy import EnergyLoss
+from training_losses.temporal.presentation import PresentationSchedule
 
-from migration.catalog import Case, Symbol, builtin_catalog
-from migration.checkpoints import convert_file
-from migration.parity import resolve
-from migration.state import convert_state
-from migration.translate import Untranslatable, translate, translate_forward
 from tests.migration.training import (
     BEFORE,
     Run,
@@ -41,13 +48,6 @@ from tests.parity.records_temporal import ActivityRecord, drive, small_network
 from tests.parity.records_triangulate import ImageRecord, networks, seeded_features
 from tests.support.parity import ParityRecord, all_records
 from tests.support.twins import twin
-from training.losses.base import MomentumEncoder
-from training.losses.contrastive import CLIPLoss, MoCoLoss, SimCLRLoss
-from training.losses.predictive.hjepa import HJEPALoss
-from training.losses.predictive.hjepa_combined import HJEPACombinedLoss
-from training.losses.predictive.sigreg import SIGRegLoss
-from training.losses.temporal.energy import EnergyLoss
-from training.losses.temporal.presentation import PresentationSchedule
 
 SEEDS = range(8)
 
@@ -267,7 +267,7 @@ def test_losses_inside_a_loss_continue(tmp_path: Path) -> None:
         })  # fmt: skip
         terms[name] = resolve(case.new or "")(**arguments)
     assert [type(term) for term in terms.values()] == [CLIPLoss, SimCLRLoss]
-    weighted = resolve("training.losses.balancing.weighted_sum.WeightedSumLoss")(
+    weighted = resolve("training_losses.balancing.weighted_sum.WeightedSumLoss")(
         terms=terms, weights={"primary": 1.0, "secondary": 0.25}
     ).double()
     views = {"vision_features": "z_a", "text_features": "z_b"}
@@ -299,7 +299,7 @@ def test_hjepa_sigreg_continues(tmp_path: Path) -> None:
     def batch(step: int) -> dict[str, Any]:
         return levels(sample, step, context_features=(3, sample.dim))
 
-    directions = resolve("training.losses.functional.counter_random.counter_normal")(
+    directions = resolve("training_losses.functional.counter_random.counter_normal")(
         5, sample.dim * 3 if not plain.get("flatten_patches", True) else sample.dim, seed=0, step=torch.tensor(0),
         dtype=torch.float64,
     )  # fmt: skip

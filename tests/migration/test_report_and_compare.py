@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from migration.__main__ import main
-from migration.catalog import builtin_catalog
-from migration.memory import PeakMemory
-from migration.parity import Comparison
-from migration.report.collect import ReportError, find_checkout
-from migration.report.page import as_html
-from migration.report.tally import Entry, Tally, decade
+from training_losses.migration.__main__ import main
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.memory import PeakMemory
+from training_losses.migration.parity import Comparison
+from training_losses.migration.report.collect import ReportError, find_checkout
+from training_losses.migration.report.page import as_html
+from training_losses.migration.report.tally import Entry, Tally, decade
 
 CLIP = "clip_style_loss.CLIPStyleLoss"
 
@@ -157,13 +156,25 @@ def test_compare_an_entry_point(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    name = "legacy.barlow_twins_loss.BarlowTwinsLoss"
+    name = "training_losses.legacy.barlow_twins_loss.BarlowTwinsLoss"
     (tmp_path / "my_pairs.py").write_text(
         "import torch\n\ndef pairs():\n    for _ in range(2):\n        yield torch.randn(4, 3), torch.randn(4, 3)\n"
     )
     assert main(["compare", name, "--entry", "my_pairs:pairs"]) == 0
     assert "batch 1" in capsys.readouterr().out
-    assert main(["compare", "legacy.vicreg_loss.VICRegLoss", "--entry", "my_batches:batches", "--batches", "3"]) == 0
+    assert (
+        main(
+            [
+                "compare",
+                "training_losses.legacy.vicreg_loss.VICRegLoss",
+                "--entry",
+                "my_batches:batches",
+                "--batches",
+                "3",
+            ]
+        )
+        == 0
+    )
     assert "batch 2" in capsys.readouterr().out
 
 

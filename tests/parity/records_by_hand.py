@@ -11,25 +11,25 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import Tensor, nn
+from training_losses.alignment import GTCCLoss, sinkhorn_plan
+from training_losses.alignment.objective import objective_from_config
+from training_losses.balancing.weighted_sum import WeightedSumLoss
+from training_losses.base import BaseLoss, MomentumEncoder
+from training_losses.config import create_loss_from_config
+from training_losses.contrastive.decoupled_loss import IntraInterModalLoss
+from training_losses.contrastive.moco import MoCoLoss
+from training_losses.functional import supervised_contrastive
+from training_losses.migration.catalog import Case, Symbol, builtin_catalog
+from training_losses.migration.parity import Comparison, Pair, compare_calls, deviation, resolve
+from training_losses.migration.state import convert_state
+from training_losses.migration.translate import select, translate
+from training_losses.predictive.hjepa_combined import HJEPACombinedLoss
+from training_losses.predictive.sigreg import SIGRegLoss
 
-from migration.catalog import Case, Symbol, builtin_catalog
-from migration.parity import Comparison, Pair, compare_calls, deviation, resolve
-from migration.state import convert_state
-from migration.translate import select, translate
 from tests.parity.records_hjepa import Distance, at_least_two_columns, views, with_context
 from tests.support.parity import ParityRecord, Sample, pairs
 from tests.support.twins import twin, twin_module
-from training.losses import create_loss
-from training.losses.alignment import GTCCLoss, sinkhorn_plan
-from training.losses.alignment.objective import objective_from_config
-from training.losses.balancing.weighted_sum import WeightedSumLoss
-from training.losses.base import BaseLoss, MomentumEncoder
-from training.losses.config import create_loss_from_config
-from training.losses.contrastive.decoupled_loss import IntraInterModalLoss
-from training.losses.contrastive.moco import MoCoLoss
-from training.losses.functional import supervised_contrastive
-from training.losses.predictive.hjepa_combined import HJEPACombinedLoss
-from training.losses.predictive.sigreg import SIGRegLoss
+from training_losses import create_loss
 
 ByHand = Callable[[Symbol, Sample], Iterator[Comparison]]
 WIDTH = 6
@@ -228,7 +228,7 @@ def with_sigreg(symbol: Symbol, sample: Sample) -> Iterator[Comparison]:
 
 
 def symbol_of(symbol: Symbol) -> Any:
-    return twin(symbol.twin.removeprefix("legacy."))
+    return twin(symbol.twin.removeprefix("training_losses.legacy."))
 
 
 CONFIGS: list[tuple[str, dict[str, Any]]] = [
@@ -390,7 +390,7 @@ def factory(symbol: Symbol, sample: Sample) -> Iterator[Comparison]:
         ),
         "simple": ("loss_factory.SimpleContrastiveLoss", {"temperature": 0.2}),
     }[kind]
-    row = row_of(f"legacy.{name}")
+    row = row_of(f"training_losses.legacy.{name}")
     case, options = translate(row, (), arguments)
     new = create_loss(case.registry, **options).to(sample.dtype).train(sample.train)
     wide = Sample(sample.batch, sample.dim + 1, "unique", sample.dtype, sample.train, sample.seed)

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from training_losses.migration.parity import Comparison, build_pair, deviation
 
-from migration.parity import Comparison, build_pair, deviation
 from tests.support.golden import load_cases
 from tests.support.harness_dynvision import Network, drive
 from tests.support.parity import GoldenCall, ParityRecord, Sample

@@ -12,14 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-
-from migration.catalog import Symbol, builtin_catalog
-from migration.parity import compare_function, deviation
-from migration.translate import translate
-from tests.support.golden import Case, load_cases
-from tests.support.harness_alignment import bug_in, gtcc_given
-from tests.support.twins import twin, twin_module
-from training.losses.alignment import (
+from training_losses.alignment import (
     GTCCLoss,
     SoftDTWLoss,
     VAVALoss,
@@ -31,7 +24,14 @@ from training.losses.alignment import (
     tcc_loss,
     vava_loss,
 )
-from training.losses.functional import soft_dtw
+from training_losses.functional import soft_dtw
+from training_losses.migration.catalog import Symbol, builtin_catalog
+from training_losses.migration.parity import compare_function, deviation
+from training_losses.migration.translate import translate
+
+from tests.support.golden import Case, load_cases
+from tests.support.harness_alignment import bug_in, gtcc_given
+from tests.support.twins import twin, twin_module
 
 NEW = {"TCC_loss": tcc_loss, "IntraContrast_loss": intra_contrast, "LAV_loss": lav_loss, "VAVA_loss": vava_loss}
 ROWS: dict[str, Symbol] = {s.old.partition(".")[2]: s for s in builtin_catalog().symbols if s.system == "alignment"}

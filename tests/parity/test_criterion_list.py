@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from training_losses.balancing import WeightedSumLoss
+from training_losses.config import create_loss_from_config
+from training_losses.migration.parity import deviation
+from training_losses.temporal import EnergyLoss, TemporalCrossEntropyLoss
 
-from migration.parity import deviation
 from tests.support.golden import Case, load_cases
 from tests.support.harness_dynvision import with_weights
 from tests.support.twins import twin
-from training.losses.balancing import WeightedSumLoss
-from training.losses.config import create_loss_from_config
-from training.losses.temporal import EnergyLoss, TemporalCrossEntropyLoss
 
 DOCUMENT = """
 criterion:
@@ -171,7 +171,7 @@ def test_unknown_names_say_where() -> None:
 
 
 def test_the_codemod_rewrites_the_list_and_keeps_its_numbers(tmp_path: Path) -> None:
-    from migration.codemod.cli import main
+    from training_losses.migration.codemod.cli import main
 
     path = tmp_path / "config.yaml"
     path.write_text("# settings\n" + DOCUMENT.replace("energy_loss\n", "EnergyLoss  # small\n"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.parity import resolve
 
-from migration.catalog import builtin_catalog
-from migration.parity import resolve
 from tests.support.parity import ParityRecord, Sample, all_records
 
 EVERY = all_records()

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from migration import shims
-from migration.catalog import builtin_catalog
+from training_losses.migration import shims
+from training_losses.migration.catalog import builtin_catalog
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = """\
@@ -58,14 +57,8 @@ def project(tmp_path: Path) -> Path:
 
 
 def installed_wheel(project: Path) -> list[Path]:
-    """The three packages in a folder of their own, so that the root of this repository is not on the path."""
-    site = project / "site"
-    site.mkdir(exist_ok=True)
-    for package in ("src/training", "legacy", "migration"):
-        link = site / Path(package).name
-        if not link.exists():
-            link.symlink_to(ROOT / package, target_is_directory=True)
-    return [project, site]
+    """The root of this repository is not on the path."""
+    return [project, ROOT / "tools" / "checkout"]
 
 
 FORMS = """\
@@ -101,8 +94,8 @@ def check_forms(lines: list[Any], script: Path) -> None:
         "src.training.losses.clip_style_loss.CLIPStyleLoss is deprecated as of 1.0.0 and will be"
     )
     assert "removed in 2.0.0" in texts[0]
-    assert "training.losses.contrastive.clip_loss.CLIPLoss" in texts[0]
-    assert "`python -m migration codemod --write PATH`" in texts[0]
+    assert "training_losses.contrastive.clip_loss.CLIPLoss" in texts[0]
+    assert "`python -m training_losses codemod --write PATH`" in texts[0]
     assert texts[1].startswith("training.losses.clip_style_loss.CLIPStyleLoss ")
     assert texts[2].startswith("src.training.loss.clip_style_loss.CLIPStyleLoss ")
     assert texts[3].startswith("src.training.losses.ContrastiveLoss, src.training.losses.VICRegLoss ")
@@ -130,7 +123,7 @@ def test_from_a_wheel_in_a_project_with_its_own_src(project: Path) -> None:
     lines = run(code, project, path=path)
     own = str(project / "src" / "training" / "trainer.py")
     assert [line[1:3] for line in lines[:-1]] == [[own, 1], [own, 2]]
-    assert lines[-1] == ["legacy.vicreg_loss", "legacy.contrastive_loss"]
+    assert lines[-1] == ["training_losses.legacy.vicreg_loss", "training_losses.legacy.contrastive_loss"]
 
 
 def test_the_environment_variable_reaches_subprocesses(project: Path) -> None:
@@ -219,7 +212,7 @@ def test_pickles_and_checkpoints_saved_under_the_old_path(tmp_path: Path) -> Non
     from legacy.vicreg_loss import VICRegLoss
     warnings.simplefilter("ignore")
     loss = VICRegLoss(sim_coeff=3.0)
-    data = pickle.dumps(loss).replace(b"legacy.vicreg_loss", b"src.training.losses.vicreg_loss")
+    data = pickle.dumps(loss).replace(b"training_losses.legacy.vicreg_loss", b"src.training.losses.vicreg_loss")
     length = data.index(b"src.training.losses.vicreg_loss") - 1
     data = data[:length] + bytes([len(b"src.training.losses.vicreg_loss")]) + data[length + 1:]
     data = data[:3] + (len(data) - 11).to_bytes(8, "little") + data[11:]
@@ -239,7 +232,7 @@ def test_plain_tools_do_not_warn(tmp_path: Path) -> None:
     import inspect, importlib.util
     inspect.getmodule(VICRegLoss); inspect.getsource(VICRegLoss)
     importlib.util.find_spec("legacy.vicreg_loss")
-    vars(sys.modules["legacy.vicreg_loss"])
+    vars(sys.modules["training_losses.legacy.vicreg_loss"])
     """
     assert len(run(code, tmp_path, path=[ROOT])) == 1
 
@@ -280,13 +273,13 @@ def test_imports_and_patches_on_behalf_of_the_user(tmp_path: Path) -> None:
 
 def test_importing_the_losses_reads_no_catalog(tmp_path: Path) -> None:
     code = """\
-    import training.losses
-    print(json.dumps(sorted(m for m in sys.modules if m.startswith(("legacy", "training.losses.")))))
+    import training.losses, training_losses
+    print(json.dumps(sorted(m for m in sys.modules if m.startswith(("legacy", "training_losses.")))))
     from migration.catalog import builtin_catalog
     assert builtin_catalog.cache_info().currsize == 0
     """
     (modules,) = run(code, tmp_path, path=INSTALLED)
-    assert not [m for m in modules if m.startswith(("legacy", "training.losses.contrastive"))]
+    assert not [m for m in modules if m.startswith(("legacy", "training_losses.legacy", "training_losses.contrastive"))]
 
 
 def test_install_is_explicit_and_idempotent() -> None:

@@ -65,7 +65,7 @@ def _fresh_interpreter(program: str, *, package: str) -> Any:
         text=True,
         check=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools" / "checkout")},
     )
     return json.loads(done.stdout)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
+from training_losses.migration.catalog import Symbol, builtin_catalog
+from training_losses.migration.parity import Comparison, build_pair, compare_function
 
-from migration.catalog import Symbol, builtin_catalog
-from migration.parity import Comparison, build_pair, compare_function
 from tests.support.golden import Case, Run, load_cases
 
 IDS = ("none", "unique", "repeated", "same")
@@ -109,7 +109,8 @@ class ParityRecord:
         kwargs: old constructor arguments.
         prepare: brings the fresh twin into the state from which both continue.
         by_hand: for old calls whose arguments do not translate one by one: compares with the parts of
-            ``migration.parity``, given the row and the sample; in place of ``inputs``, ``kwargs`` and ``prepare``.
+            ``training_losses.migration.parity``, given the row and the sample; in place of ``inputs``, ``kwargs`` and
+            ``prepare``.
         note: how ``by_hand`` compares, in words, for the report.
         reason: why nothing can be compared; such a record only stands in the report.
         golden: whether a recorded call lies inside the domain; the calls of a case are compared up to the first that

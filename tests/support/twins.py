@@ -13,10 +13,10 @@ SUB_PACKAGES = ("alignment", "hjepa", "dynvision", "triangulate")
 
 
 def twin_module(name: str = "") -> ModuleType:
-    """The twin module ``legacy.NAME`` (``clip_style_loss``, ``hjepa.vicreg``); the package itself for ``""``."""
+    """The twin module ``training_losses.legacy.NAME`` (``hjepa.vicreg``); the package itself for ``""``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecatedWarning)
-        return importlib.import_module(f"legacy.{name}" if name else "legacy")
+        return importlib.import_module(f"training_losses.legacy.{name}" if name else "training_losses.legacy")
 
 
 def twin(path: str) -> Any:
@@ -36,10 +36,11 @@ def golden_module(system: str, module: str) -> ModuleType:
 
 
 def golden_name(dotted: str) -> str:
-    """The golden module that a twin's ``__module__`` stands for (``legacy.hjepa.vicreg`` -> ``vicreg``)."""
-    root, *rest = dotted.split(".")
-    if root != "legacy":
+    """The golden module that a twin's ``__module__`` stands for (``...legacy.hjepa.vicreg`` -> ``vicreg``)."""
+    root, _, name = dotted.partition("legacy")
+    if root != "training_losses.":
         return dotted
+    rest = name.split(".")[1:]
     if rest and rest[0] in SUB_PACKAGES:
         return rest[1] if len(rest) > 1 else "package"
     return rest[0] if rest else "__init__"

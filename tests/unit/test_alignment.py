@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from training.losses.alignment import (
+from training_losses.alignment import (
     AlignmentObjective,
     GTCCLoss,
     IntraContrastLoss,
@@ -26,8 +25,8 @@ from training.losses.alignment import (
     sinkhorn_plan,
     transport_cost,
 )
-from training.losses.alignment import sequences as sequences_module
-from training.losses.functional.soft_dtw import soft_dtw
+from training_losses.alignment import sequences as sequences_module
+from training_losses.functional.soft_dtw import soft_dtw
 
 F64 = torch.float64
 

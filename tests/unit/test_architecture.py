@@ -16,7 +16,7 @@ COMPOSING = ("multimodal", "predictive", "balancing")
 
 def imports(path: Path, root: Path) -> Iterator[str]:
     """Absolute names of all modules that a file imports anywhere; under TYPE_CHECKING, too."""
-    package = ["training", "losses"] if root == LOSSES else [root.name]
+    package = ["training_losses"] if root == LOSSES else ["training_losses", root.name]
     package += path.relative_to(root).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -37,7 +37,7 @@ def names(paths: list[Path]) -> list[str]:
 
 
 def ours(name: str) -> bool:
-    return name.split(".")[0] in ("training", "legacy", "migration")
+    return name.split(".")[0] in ("training_losses", "training", "legacy", "migration")
 
 
 def allowed(name: str, *roots: str) -> bool:
@@ -47,7 +47,7 @@ def allowed(name: str, *roots: str) -> bool:
 @pytest.mark.parametrize("path", files(LOSSES / "functional"), ids=lambda p: p.name)
 def test_functional_imports_torch_only(path: Path) -> None:
     for name in imports(path, LOSSES):
-        assert allowed(name, "training.losses.functional"), name
+        assert allowed(name, "training_losses.functional"), name
         top = name.split(".")[0]
         assert ours(name) or top in (
             "torch",
@@ -64,7 +64,7 @@ def test_functional_imports_torch_only(path: Path) -> None:
 @pytest.mark.parametrize("path", files(LOSSES / "base"), ids=lambda p: p.name)
 def test_base_imports_functional(path: Path) -> None:
     for name in imports(path, LOSSES):
-        assert allowed(name, "training.losses.base", "training.losses.functional"), name
+        assert allowed(name, "training_losses.base", "training_losses.functional"), name
 
 
 @pytest.mark.parametrize(
@@ -74,25 +74,33 @@ def test_families_stand_on_base_and_functional(path: Path) -> None:
     family = path.relative_to(LOSSES).parts[0]
     below = ["base", "functional", "loss_registry", family, *(FAMILIES if family in COMPOSING else ())]
     for name in imports(path, LOSSES):
-        assert allowed(name, *(f"training.losses.{part}" for part in below)), name
+        assert allowed(name, *(f"training_losses.{part}" for part in below)), name
 
 
 def test_the_registry_is_below_the_families() -> None:
-    assert not [name for name in imports(LOSSES / "loss_registry.py", LOSSES) if ours(name)]
+    names = [name for name in imports(LOSSES / "loss_registry.py", LOSSES) if ours(name)]
+    assert names == ["training_losses._public"]
+    assert not [name for name in imports(LOSSES / "_public.py", LOSSES) if ours(name)]
 
 
 @pytest.mark.parametrize("path", files(LOSSES), ids=lambda p: str(p.relative_to(LOSSES)))
 def test_one_bridge_to_the_old_world(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if path.name != "compat.py":
-        assert not [name for name in imports(path, LOSSES) if name.split(".")[0] in ("migration", "legacy")]
-        assert 'import_module("migration' not in text
+        assert not [
+            name
+            for name in imports(path, LOSSES)
+            if name.startswith(("training_losses.migration", "training_losses.legacy"))
+        ]
+        assert 'import_module("training_losses.migration' not in text
 
 
 @pytest.mark.parametrize("path", files(ROOT / "legacy"), ids=lambda p: str(p.relative_to(ROOT / "legacy")))
 def test_twins_import_the_warning_helper_and_nothing_else_of_ours(path: Path) -> None:
     for name in imports(path, ROOT / "legacy"):
-        assert allowed(name, "legacy", "migration.deprecation") or name.startswith("src.training.loss"), name
+        assert allowed(name, "training_losses.legacy", "training_losses.migration.deprecation") or name.startswith(
+            "src.training.loss"
+        ), name
 
 
 WITHOUT_TORCH = [
@@ -116,7 +124,8 @@ WITHOUT_TORCH = [
 )
 def test_catalog_shims_and_codemod_import_no_torch_and_no_losses(path: Path) -> None:
     for name in imports(path, ROOT / "migration"):
-        assert name.split(".")[0] not in ("torch", "legacy", "training"), name
+        assert name.split(".")[0] != "torch", name
+        assert allowed(name, "training_losses.migration"), name
 
 
 def called(node: ast.AST) -> str:

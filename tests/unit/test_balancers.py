@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-
-from training.losses.balancing import (
+from training_losses.balancing import (
     GeometricMeanLoss,
     GradNormLoss,
     LinearRamp,

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-
-from training.losses.base import BaseContrastiveLoss, FeatureQueue, MomentumEncoder, ProjectionHead
-from training.losses.base.queue import NO_ID
-from training.losses.functional import encode_ids, info_nce, nt_xent, retrieval_metrics, supervised_contrastive
+from training_losses.base import BaseContrastiveLoss, FeatureQueue, MomentumEncoder, ProjectionHead
+from training_losses.base.queue import NO_ID
+from training_losses.functional import encode_ids, info_nce, nt_xent, retrieval_metrics, supervised_contrastive
 
 DOUBLE = torch.float64
 

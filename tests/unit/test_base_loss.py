@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from training_losses.base import BaseLoss, compat
 
-import training.losses
-from training.losses import LossOutput, LossRegistry, create_loss
-from training.losses.base import BaseLoss, compat
+import training_losses
+from training_losses import LossOutput, LossRegistry, create_loss
 
-OWNER = "training.losses.contrastive.clip_loss.CLIPLoss"
+OWNER = "training_losses.contrastive.clip_loss.CLIPLoss"
 
 
 class Square(BaseLoss):
@@ -146,7 +146,7 @@ class TestRegistry:
                 pass
 
     def test_names_of_losses_that_are_not_imported_yet_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from training.losses._public import REGISTRY
+        from training_losses._public import REGISTRY
 
         monkeypatch.setattr(LossRegistry, "_classes", {})
         for name, module in REGISTRY.items():
@@ -159,11 +159,11 @@ class TestRegistry:
         assert type(LossRegistry.create("my_clip")) is own
 
     def test_tables_agree_with_the_registry(self) -> None:
-        from training.losses._public import PUBLIC, REGISTRY
+        from training_losses._public import PUBLIC, REGISTRY
 
         assert LossRegistry.available() == sorted(REGISTRY)
         for name, module in REGISTRY.items():
-            assert LossRegistry.get(name).__module__ == f"training.losses.{module}"
+            assert LossRegistry.get(name).__module__ == f"training_losses.{module}"
         for name in PUBLIC:
-            assert getattr(training.losses, name).__name__ == name
-        assert set(PUBLIC) <= set(dir(training.losses))
+            assert getattr(training_losses, name).__name__ == name
+        assert set(PUBLIC) <= set(dir(training_losses))

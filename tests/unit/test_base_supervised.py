@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from training.losses.base import BaseSupervisedLoss
+from training_losses.base import BaseSupervisedLoss
 
 DOUBLE = torch.float64
 

@@ -12,13 +12,9 @@ import pytest
 import torch
 import yaml
 from torch import nn
-
-import training.losses
-from tests.contract.record import LossRecord, all_records
-from tests.contract.test_contract import value
-from training.losses.base import BaseContrastiveLoss, ContrastiveOptions
-from training.losses.base.schedules import CosineRamp, Schedule
-from training.losses.config import (
+from training_losses.base import BaseContrastiveLoss, ContrastiveOptions
+from training_losses.base.schedules import CosineRamp, Schedule
+from training_losses.config import (
     PRESETS,
     ConfigError,
     config_schema,
@@ -26,10 +22,14 @@ from training.losses.config import (
     dump_config,
     expand_config,
 )
-from training.losses.contrastive.clip_loss import CLIPLoss
-from training.losses.contrastive.vicreg import VICRegLoss
-from training.losses.loss_registry import LossRegistry
-from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
+from training_losses.contrastive.clip_loss import CLIPLoss
+from training_losses.contrastive.vicreg import VICRegLoss
+from training_losses.loss_registry import LossRegistry
+from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
+
+import training_losses
+from tests.contract.record import LossRecord, all_records
+from tests.contract.test_contract import value
 
 RECORDS = all_records()
 SCHEMA = config_schema()
@@ -233,13 +233,13 @@ def test_dump_writes_plain_values_and_refuses_networks() -> None:
 
 
 def test_a_registered_subclass_dumps_its_own_arguments() -> None:
-    loss = training.losses.create_loss("adaptive_vicreg", momentum=0.5, eps=1e-3)
+    loss = training_losses.create_loss("adaptive_vicreg", momentum=0.5, eps=1e-3)
     assert dump_config(loss) == {"name": "adaptive_vicreg", "kwargs": {"momentum": 0.5, "eps": 1e-3}}
 
 
 def test_public_names() -> None:
-    assert training.losses.create_loss_from_config is create_loss_from_config
-    assert isinstance(training.losses.create_loss_from_config({"name": "hjepa"}), HJEPALoss)
+    assert training_losses.create_loss_from_config is create_loss_from_config
+    assert isinstance(training_losses.create_loss_from_config({"name": "hjepa"}), HJEPALoss)
 
 
 def test_options_of_the_base_class_are_arguments_like_any_other() -> None:

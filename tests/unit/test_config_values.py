@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-
-from training.losses._config_types import ConfigError, convert
-from training.losses.config import config_schema, create_loss_from_config, expand_config
-from training.losses.loss_registry import LossRegistry
+from training_losses._config_types import ConfigError, convert
+from training_losses.config import config_schema, create_loss_from_config, expand_config
+from training_losses.loss_registry import LossRegistry
 
 SIGREG = {
     "test_method": "reference_points", "t_min": 0.2, "t_max": 4.0, "num_knots": 32,

@@ -27,7 +27,7 @@ def test_imports_are_followed_through_packages() -> None:
 
 def test_losses_without_an_old_class_in_the_19_files_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
     path = TOOL["ROOT"] / "contrastive" / "vicreg.py"
-    adaptive = TOOL["losses"](path)["training.losses.contrastive.vicreg.AdaptiveVICRegLoss"]
+    adaptive = TOOL["losses"](path)["training_losses.contrastive.vicreg.AdaptiveVICRegLoss"]
     TOOL["main"]()
     text = capsys.readouterr().out
     assert f"| `contrastive/vicreg.py` | {TOOL['lines'](path) - adaptive} |" in text

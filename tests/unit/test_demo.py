@@ -7,9 +7,8 @@ import math
 from pathlib import Path
 
 import pytest
-
-from migration import demo
-from migration.__main__ import main
+from training_losses.migration import demo
+from training_losses.migration.__main__ import main
 
 SCRIPT = """\
 import argparse, json, warnings
@@ -67,12 +66,12 @@ def test_migrates_a_small_repository(example: Path, tmp_path: Path, capsys: pyte
     assert result["difference"] <= demo.LIMIT
     assert (result["old"]["warnings"], result["new"]["warnings"]) == (1, 0)
     assert (output / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert "training.losses.contrastive.vicreg" in (output / "codemod.diff").read_text()
+    assert "training_losses.contrastive.vicreg" in (output / "codemod.diff").read_text()
     assert "src.training" in (example / "train.py").read_text(), "the original is not touched"
 
 
 def test_numbers_that_change_fail(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changed = SCRIPT.replace("EXTRA", "+ ('legacy' not in VICRegLoss.__module__)")
+    changed = SCRIPT.replace("EXTRA", "+ ('.legacy.' not in VICRegLoss.__module__)")
     (example / "train.py").write_text(changed)
     assert main(["demo", "--output", str(tmp_path / "out")]) == 1
     assert "NOT the same: small" in capsys.readouterr().err

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-
-from training.losses.alignment import SoftDTWLoss, mixture_fit, tcc
-from training.losses.balancing import (
+from training_losses.alignment import SoftDTWLoss, mixture_fit, tcc
+from training_losses.balancing import (
     GeometricMeanLoss,
     GradNormLoss,
     LossBalanceMonitor,
@@ -25,25 +24,25 @@ from training.losses.balancing import (
     WeightedSumLoss,
     gradnorm,
 )
-from training.losses.balancing.monitor import RESOLUTION
-from training.losses.base import BaseLoss, BaseSupervisedLoss, FeatureQueue, require_number, require_numbers
-from training.losses.base.base_loss import require_features
-from training.losses.base.mixins import HardNegativeMiningMixin, TemperatureScalingMixin
-from training.losses.base.projection import ProjectionHead
-from training.losses.base.warmup import WarmupFactor
-from training.losses.contrastive import CrossModalVICRegLoss, HybridPretrainVICRegLoss
-from training.losses.functional import l2_normalize, standardize
-from training.losses.functional.activity import mean_activity
-from training.losses.functional.counter_random import counter_normal
-from training.losses.functional.cross_entropy import smooth_targets
-from training.losses.functional.normality import characteristic_distance, gaussian_quadrature
-from training.losses.functional.precision import eps_for
-from training.losses.perceptual import LPIPSLoss, VGGPerceptualLoss, lpips, lpips_distance, vgg
-from training.losses.perceptual.frozen import FrozenNetworkLoss, check_images, he_init
-from training.losses.perceptual.vgg import vgg19_features
-from training.losses.predictive import ContrastiveJEPALoss, HJEPALoss, SIGRegLoss
-from training.losses.temporal import EnergyLoss, PresentationSchedule, TemporalCrossEntropyLoss
-from training.losses.temporal.presentation import reaction_steps, stretch_pattern
+from training_losses.balancing.monitor import RESOLUTION
+from training_losses.base import BaseLoss, BaseSupervisedLoss, FeatureQueue, require_number, require_numbers
+from training_losses.base.base_loss import require_features
+from training_losses.base.mixins import HardNegativeMiningMixin, TemperatureScalingMixin
+from training_losses.base.projection import ProjectionHead
+from training_losses.base.warmup import WarmupFactor
+from training_losses.contrastive import CrossModalVICRegLoss, HybridPretrainVICRegLoss
+from training_losses.functional import l2_normalize, standardize
+from training_losses.functional.activity import mean_activity
+from training_losses.functional.counter_random import counter_normal
+from training_losses.functional.cross_entropy import smooth_targets
+from training_losses.functional.normality import characteristic_distance, gaussian_quadrature
+from training_losses.functional.precision import eps_for
+from training_losses.perceptual import LPIPSLoss, VGGPerceptualLoss, lpips, lpips_distance, vgg
+from training_losses.perceptual.frozen import FrozenNetworkLoss, check_images, he_init
+from training_losses.perceptual.vgg import vgg19_features
+from training_losses.predictive import ContrastiveJEPALoss, HJEPALoss, SIGRegLoss
+from training_losses.temporal import EnergyLoss, PresentationSchedule, TemporalCrossEntropyLoss
+from training_losses.temporal.presentation import reaction_steps, stretch_pattern
 
 
 def close(got: Any, want: Any, **tolerance: float) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-
-from training.losses.alignment import (
+from training_losses.alignment import (
     GTCCLoss,
     IntraContrastLoss,
     LAVLoss,
@@ -20,10 +19,10 @@ from training.losses.alignment import (
     mixture_fit,
     sinkhorn_plan,
 )
-from training.losses.alignment.gtcc import _FiniteGradient
-from training.losses.alignment.objective import _evenly
-from training.losses.alignment.sequences import Sequences
-from training.losses.functional import soft_dtw
+from training_losses.alignment.gtcc import _FiniteGradient
+from training_losses.alignment.objective import _evenly
+from training_losses.alignment.sequences import Sequences
+from training_losses.functional import soft_dtw
 
 F64 = torch.float64
 

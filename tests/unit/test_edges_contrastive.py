@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-
-from training.losses.contrastive import (
+from training_losses.contrastive import (
     CLIPLoss,
     DecorrelationLoss,
     DynamicTemperatureLoss,
@@ -17,12 +16,12 @@ from training.losses.contrastive import (
     InfoNCELoss,
     MoCoLoss,
 )
-from training.losses.contrastive.dcl import DecoupledContrastiveLoss
-from training.losses.contrastive.decoupled_loss import IntraInterModalLoss
-from training.losses.contrastive.hybrid_pretrain_vicreg import HybridPretrainVICRegLoss
-from training.losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
-from training.losses.multimodal import ImageTextMultiTaskLoss
-from training.losses.supervised import SupervisedContrastiveLoss
+from training_losses.contrastive.dcl import DecoupledContrastiveLoss
+from training_losses.contrastive.decoupled_loss import IntraInterModalLoss
+from training_losses.contrastive.hybrid_pretrain_vicreg import HybridPretrainVICRegLoss
+from training_losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
+from training_losses.multimodal import ImageTextMultiTaskLoss
+from training_losses.supervised import SupervisedContrastiveLoss
 
 IMAGES = torch.eye(2, dtype=torch.float64)
 TEXTS = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-
-from training.losses.functional.cross_entropy import soft_cross_entropy
-from training.losses.functional.moments import covariance, covariance_energy, moments, squared_difference
-from training.losses.functional.normality import gaussian_quadrature
-from training.losses.functional.soft_dtw import soft_dtw
+from training_losses.functional.cross_entropy import soft_cross_entropy
+from training_losses.functional.moments import covariance, covariance_energy, moments, squared_difference
+from training_losses.functional.normality import gaussian_quadrature
+from training_losses.functional.soft_dtw import soft_dtw
 
 F64 = torch.float64
 

@@ -9,15 +9,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from training_losses._public import REGISTRY
+from training_losses.loss_registry import LossRegistry
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.parity import resolve
 
-import training.losses
-from migration.catalog import builtin_catalog
-from migration.parity import resolve
+import training_losses
 from tests.contract.record import all_records as contract_records
 from tests.parity.test_successors import EVERY as PARITY_RECORDS
 from tests.unit.test_config import RECORDS as ROUND_TRIPS
-from training.losses._public import REGISTRY
-from training.losses.loss_registry import LossRegistry
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "losses"
@@ -34,7 +34,7 @@ NO_OLD_COUNTERPART = {
 
 @cache
 def registered() -> set[str]:
-    for module in pkgutil.walk_packages(training.losses.__path__, "training.losses."):
+    for module in pkgutil.walk_packages(training_losses.__path__, "training_losses."):
         importlib.import_module(module.name)
     return set(LossRegistry.available())
 
@@ -66,7 +66,7 @@ def in_parity_table() -> set[str]:
 def missing(name: str) -> list[str]:
     """Where the loss ``name`` is missing."""
     places = {
-        "training.losses._public.REGISTRY": set(REGISTRY),
+        "training_losses._public.REGISTRY": set(REGISTRY),
         "the contract test (tests/contract/records_*.py)": {record.name for record in contract_records()},
         "the catalog (migration/catalog/*.toml)": in_catalog() | set(NO_OLD_COUNTERPART),
         "the parity table (tests/parity/records_*.py)": in_parity_table() | set(NO_OLD_COUNTERPART),

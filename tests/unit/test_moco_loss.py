@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-
-from training.losses.base import NO_ID
-from training.losses.contrastive import MemoryQueueLoss
-from training.losses.functional import bank_logsumexp
+from training_losses.base import NO_ID
+from training_losses.contrastive import MemoryQueueLoss
+from training_losses.functional import bank_logsumexp
 
 
 def batch(seed: int, rows: int = 3, dim: int = 4) -> tuple[torch.Tensor, torch.Tensor]:

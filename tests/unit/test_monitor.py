@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-
-from training.losses.balancing import GeometricMeanLoss, GradNormLoss, LossBalanceMonitor
+from training_losses.balancing import GeometricMeanLoss, GradNormLoss, LossBalanceMonitor
 
 
 def values(**given: float) -> dict[str, Tensor]:

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-
-from training.losses import create_loss
-from training.losses.contrastive import (
+from training_losses.contrastive import (
     DecoupledContrastiveLoss,
     DynamicTemperatureLoss,
     HardNegativeLoss,
     InfoNCELoss,
     IntraInterModalLoss,
 )
-from training.losses.functional import masked_logsumexp, pair_info_nce
+from training_losses.functional import masked_logsumexp, pair_info_nce
+
+from training_losses import create_loss
 
 IDS = [0, 1, 0, 2, 1]
 

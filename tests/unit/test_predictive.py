@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from training.losses.contrastive import SimCLRLoss
-from training.losses.contrastive.barlow_twins import BarlowTwinsLoss
-from training.losses.contrastive.cross_modal_vicreg import CrossModalVICRegLoss
-from training.losses.contrastive.vicreg import VICRegLoss
-from training.losses.functional.counter_random import counter_normal
-from training.losses.functional.normality import kernel_distance, normal_quantiles
-from training.losses.predictive import ContrastiveJEPALoss, HJEPACombinedLoss, HJEPALoss, SIGRegLoss
+from training_losses.contrastive import SimCLRLoss
+from training_losses.contrastive.barlow_twins import BarlowTwinsLoss
+from training_losses.contrastive.cross_modal_vicreg import CrossModalVICRegLoss
+from training_losses.contrastive.vicreg import VICRegLoss
+from training_losses.functional.counter_random import counter_normal
+from training_losses.functional.normality import kernel_distance, normal_quantiles
+from training_losses.predictive import ContrastiveJEPALoss, HJEPACombinedLoss, HJEPALoss, SIGRegLoss
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

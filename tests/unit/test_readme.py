@@ -24,7 +24,7 @@ def test_the_codemod_makes_the_before_and_after(tmp_path: Path) -> None:
     after = [line[1:] for line in lines if not line.startswith("-")]
     script = tmp_path / "script.py"
     script.write_text("\n".join(before) + "\n")
-    command = [sys.executable, "-m", "migration", "codemod", "--write", str(tmp_path)]
+    command = [sys.executable, "-m", "training_losses", "codemod", "--write", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert script.read_text().splitlines() == after, done.stdout + done.stderr
 

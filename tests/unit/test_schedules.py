@@ -6,8 +6,7 @@ import io
 
 import pytest
 import torch
-
-from training.losses.base.schedules import (
+from training_losses.base.schedules import (
     CosineRamp,
     Curriculum,
     LinearRamp,
@@ -16,7 +15,7 @@ from training.losses.base.schedules import (
     Schedule,
     make_schedule,
 )
-from training.losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
+from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
 
 CASES = [
     (PiecewiseConstant(boundaries=[2, 5], values=[1.0, 0.5, 0.1]), {0: 1.0, 1.9: 1.0, 2: 0.5, 4: 0.5, 5: 0.1, 99: 0.1}),

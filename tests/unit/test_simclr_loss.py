@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
-
-from training.losses.contrastive import SimCLRLoss
-from training.losses.functional import nt_xent
+from training_losses.contrastive import SimCLRLoss
+from training_losses.functional import nt_xent
 
 
 def views(rows: int = 4, dim: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

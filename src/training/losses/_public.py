@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 PUBLIC: Final[dict[str, str]] = {
-    # name: module below training.losses
+    # name: module below training_losses
     "AdaptiveVICRegLoss": "contrastive.vicreg",
     "AlignmentObjective": "alignment",
+    "BarlowTwinsLoss": "contrastive.barlow_twins",
     "BaseContrastiveLoss": "base",
     "BaseLoss": "base",
     "BaseSupervisedLoss": "base",
@@ -15,6 +16,7 @@ PUBLIC: Final[dict[str, str]] = {
     "ContrastiveJEPALoss": "predictive.contrastive_jepa",
     "CrossModalVICRegLoss": "contrastive.cross_modal_vicreg",
     "DecorrelationLoss": "contrastive.decorrelation",
+    "DecoupledContrastiveLoss": "contrastive.dcl",
     "DynamicTemperatureLoss": "contrastive.dynamic_temperature_loss",
     "EnergyLoss": "temporal",
     "FeatureConsistencyLoss": "multimodal.feature_consistency",
@@ -24,6 +26,7 @@ PUBLIC: Final[dict[str, str]] = {
     "HJEPACombinedLoss": "predictive.hjepa_combined",
     "HJEPALoss": "predictive.hjepa",
     "HardNegativeLoss": "contrastive.hard_negative_loss",
+    "HybridPretrainVICRegLoss": "contrastive.hybrid_pretrain_vicreg",
     "ImageGeometricMeanLoss": "balancing.image_reconstruction",
     "ImageProductLoss": "balancing.image_reconstruction",
     "ImageTextMultiTaskLoss": "multimodal.image_text_multitask",
@@ -54,16 +57,17 @@ PUBLIC: Final[dict[str, str]] = {
     "UncertaintyWeightedLoss": "balancing.uncertainty",
     "VAVALoss": "alignment",
     "VGGPerceptualLoss": "perceptual",
+    "VICRegLoss": "contrastive.vicreg",
     "WeightedMSELoss": "supervised.mse",
     "WeightedSumLoss": "balancing.weighted_sum",
     "create_loss_from_config": "config",
     "dump_config": "config",
 }
-"""Names of the package. Names that the old package exported too (VICRegLoss, ...) are not among them: until the old
-ones are removed they mean the frozen twins, and the new classes are imported from their family."""
+"""Names of the package. The old package ``training_losses`` exported four of them for other classes and answers with
+their frozen twins; here they are the new ones."""
 
 REGISTRY: Final[dict[str, str]] = {
-    # registry name: module below training.losses that registers it
+    # registry name: module below training_losses that registers it
     "adaptive_vicreg": "contrastive.vicreg",
     "alignment": "alignment.objective",
     "barlow_twins": "contrastive.barlow_twins",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from functools import wraps
+from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 from torch import nn
+
+from ._public import REGISTRY
 
 __all__ = ["LossRegistry"]
 
@@ -113,3 +116,12 @@ class LossRegistry:
         if cls._load is not None:
             cls._load(None)
         return sorted(cls._classes)
+
+
+def _load(name: str | None) -> None:
+    modules = REGISTRY.values() if name is None else [REGISTRY[name]] if name in REGISTRY else []
+    for module in dict.fromkeys(modules):
+        import_module(f".{module}", __package__)
+
+
+LossRegistry.set_loader(_load, {name: f"{__package__}.{module}" for name, module in REGISTRY.items()})

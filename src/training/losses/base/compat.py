@@ -16,11 +16,11 @@ import torch
 
 @cache
 def bridge() -> ModuleType | None:
-    """``migration.bridge``, or ``None`` where ``migration`` is not installed."""
+    """``training_losses.migration.bridge``, or ``None`` where ``migration`` is not installed."""
     try:
-        return importlib.import_module("migration.bridge")
+        return importlib.import_module("training_losses.migration.bridge")
     except ModuleNotFoundError as error:
-        if error.name in ("migration", "migration.bridge"):
+        if error.name in ("training_losses.migration", "training_losses.migration.bridge"):
             return None
         raise
 

@@ -72,4 +72,5 @@ def _unflatten(values: Iterable[Any], context: tuple[tuple[str, ...], str]) -> L
     return LossOutput(zip(keys, values, strict=True), owner)
 
 
+# the name is part of programs that torch.export has saved, since 1.0
 pytree.register_pytree_node(LossOutput, _flatten, _unflatten, serialized_type_name="training.losses.LossOutput")

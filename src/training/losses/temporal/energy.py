@@ -176,7 +176,7 @@ class EnergyLoss(BaseLoss):
 
     Example::
 
-        from training.losses.temporal import EnergyLoss
+        from training_losses.temporal import EnergyLoss
 
         energy = EnergyLoss()
         energy.attach(network)

@@ -80,7 +80,7 @@ def reached(path: Path, seen: set[Path]) -> set[Path]:
 def losses(path: Path) -> dict[str, int]:
     """Dotted name of each loss that a module registers -> its lines."""
     text = path.read_text(encoding="utf-8").splitlines()
-    module = ".".join(("training", "losses", *path.relative_to(ROOT).with_suffix("").parts))
+    module = ".".join(("training_losses", *path.relative_to(ROOT).with_suffix("").parts))
     found = {}
     for node in ast.parse("\n".join(text)).body:
         if isinstance(node, ast.ClassDef) and any("LossRegistry" in ast.unparse(d) for d in node.decorator_list):

@@ -260,7 +260,7 @@ def graft(mutant: Mutant, text: str) -> int:
     """
     from training_losses.loss_registry import LossRegistry
 
-    parts = ["training", "losses", *mutant.path.relative_to(SOURCE).with_suffix("").parts]
+    parts = ["training_losses", *mutant.path.relative_to(SOURCE).with_suffix("").parts]
     name = ".".join(part for part in parts if part != "__init__")
     live = sys.modules[name]
     registered = dict(LossRegistry._classes)

@@ -18,7 +18,7 @@ def install_finder() -> None:
 
 
 def legacy_attribute(package: str, name: str) -> Any:
-    """See ``training_losses.migration.shims.legacy_attribute``; the warning points behind the caller's ``__getattr__``."""
+    """See ``shims.legacy_attribute``; the warning points behind the caller's ``__getattr__``."""
     from .shims import legacy_attribute as attribute
 
     return attribute(package, name, depth=3)

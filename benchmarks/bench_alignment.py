@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools" / "checkout"))
 
 import torch  # noqa: E402
+
 from training_losses.alignment import (  # noqa: E402
     GTCCLoss,
     IntraContrastLoss,

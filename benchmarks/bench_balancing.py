@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
 from training_losses.balancing import GeometricMeanLoss, GradNormLoss, LinearRamp, ProductLoss, UncertaintyWeightedLoss
 
 NAMES = ["a", "b"]

@@ -23,6 +23,7 @@ from torch import Tensor
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tools" / "checkout"), str(Path(__file__).parent)]
 
 from bench_contrastive import Step, peak_bytes, seconds, step_of  # noqa: E402  run as a script
+
 from training_losses.contrastive.vicreg import VICRegLoss  # noqa: E402
 from training_losses.migration.parity import resolve  # noqa: E402
 from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss  # noqa: E402

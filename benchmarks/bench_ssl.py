@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "checkout
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_contrastive import Inputs, Step, labelled, leaves, measure, pairs, step_of, steps, unlabelled
+
 from training_losses.migration.parity import resolve
 
 

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "checkout"))
 
+from training_losses import create_loss_from_config, dump_config
 from training_losses.base.schedules import Curriculum
 from training_losses.contrastive.vicreg import VICRegLoss
 from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
-
-from training_losses import create_loss_from_config, dump_config
 
 WEIGHTS = [1.0, 0.7, 0.5]
 

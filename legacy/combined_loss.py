@@ -6,6 +6,7 @@ each other. Successor: ``training_losses.balancing.weighted_sum.WeightedSumLoss`
 
 import torch
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

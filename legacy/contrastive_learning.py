@@ -13,6 +13,7 @@ from typing import Dict, List
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

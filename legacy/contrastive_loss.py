@@ -11,6 +11,7 @@ import random
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

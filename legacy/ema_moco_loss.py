@@ -12,6 +12,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -9,6 +9,7 @@ import logging
 
 import torch.nn.functional as F
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .contrastive_loss import ContrastiveLoss

@@ -11,6 +11,7 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .barlow_twins_loss import BarlowTwinsLoss

@@ -9,6 +9,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -7,6 +7,7 @@ in epoch 0 and never ends above one half. Successor: ``training_losses.contrasti
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -24,10 +24,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from training_losses import LossRegistry
 from training_losses._public import PUBLIC
 from training_losses.migration.catalog import builtin_catalog
-
-from training_losses import LossRegistry
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {

@@ -140,6 +140,7 @@ class Runner:
         """Load what every test needs. A failing example is enough, it need not be the smallest."""
         import torch
         from hypothesis import Phase, settings
+
         from training_losses.loss_registry import LossRegistry
 
         settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)

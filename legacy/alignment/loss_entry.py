@@ -10,6 +10,7 @@ sequence. The accumulators live where the sequences are.
 import sys
 
 import torch
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .loss_functions import GTCC_loss, LAV_loss, TCC_loss, VAVA_loss

@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 import torch
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .ot_pytorch import sink

@@ -8,6 +8,7 @@ is the constant ``1e6 / (n m)``. The flag ``cuda`` is accepted and ignored: the 
 """
 
 import torch
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

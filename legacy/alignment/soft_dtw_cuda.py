@@ -10,6 +10,7 @@ can only raise, and the unknown distance that is noticed by the first call. The 
 import numpy as np
 import torch
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -11,6 +11,7 @@ loops of the old module are vector steps over anti-diagonals here, so that numba
 import numpy as np
 import torch
 from torch import nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -14,6 +14,7 @@ import traceback
 import numpy as np
 import torch
 import torch.nn.functional as F
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -7,6 +7,7 @@ Replaced by ``training_losses.temporal`` and ``training_losses.balancing``.
 
 import torch  # noqa: F401  reachable in the old package
 from torch.nn.modules.loss import _Loss  # noqa: F401  reachable in the old package
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .activity_loss import ActivityLoss

@@ -15,6 +15,7 @@ from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn as nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -15,6 +15,7 @@ from typing import Any, List, Mapping, Optional, Tuple
 
 import torch
 import torch.nn as nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .temporal_masking import TemporalBase

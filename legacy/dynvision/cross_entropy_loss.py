@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .base_loss import BaseLoss

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional
 
 import torch
 import torch.nn as nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .base_loss import BaseLoss

@@ -4,6 +4,7 @@ Replaced by ``training_losses.temporal.select_valid`` and ``select_void``.
 """
 
 import torch
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -11,6 +11,7 @@ import warnings
 
 import torch
 import torch.nn as nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .contrastive import ContrastiveJEPALoss

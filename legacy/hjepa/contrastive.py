@@ -9,6 +9,7 @@ tuple and lets the outer ``jepa_loss`` shadow an inner key of that name.
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -12,6 +12,7 @@ attribute ``hierarchy_weights`` changes nothing, the buffer counts; an unknown r
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

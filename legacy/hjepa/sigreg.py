@@ -12,6 +12,7 @@ the direction cache holds one size and is not saved; the hybrid's ``sigreg_weigh
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .vicreg import VICRegLoss

@@ -9,6 +9,7 @@ turns its weights into parameters that nothing keeps positive, and ``update_weig
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

@@ -9,6 +9,7 @@ nothing that is returned is detached; the ramp of the adaptive class is not in t
 
 import torch
 import torch.nn as nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .perceptual import VGGPerceptualLoss

@@ -8,6 +8,7 @@ hybrid owns every network twice.
 
 import torch
 import torch.nn as nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 from .perceptual import CombinedLoss, VGGPerceptualLoss

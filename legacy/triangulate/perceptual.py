@@ -13,6 +13,7 @@ Kept as it was, among other things:
 
 import torch
 import torch.nn as nn
+
 from training_losses.migration.deprecation import deprecated_module
 
 deprecated_module(__name__)

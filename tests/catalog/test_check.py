@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from training_losses.migration.__main__ import main
 from training_losses.migration.catalog import Argument, Case, Catalog, Pin, builtin_catalog
 from training_losses.migration.catalog.check import check_catalog

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 from torch import nn
-from training_losses.loss_registry import LossRegistry
 
 from tests.support.tools import tool
+from training_losses.loss_registry import LossRegistry
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from training_losses.migration.catalog import (
     MISSING,
     Argument,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from training_losses.migration.catalog import Argument, Case, StateRule, Symbol, Unconvertible
 from training_losses.migration.state import UnknownKeys, convert_state, upgrade_in_place
 from training_losses.migration.translate import Untranslatable, bind, translate, translate_forward

@@ -7,12 +7,12 @@ import inspect
 from typing import Any
 
 import pytest
+
+from tests.codemod.support import codes
 from training_losses.migration.catalog import Case, Symbol, builtin_catalog
 from training_losses.migration.codemod.project import rewrite_text
 from training_losses.migration.codemod.rules import Rules
 from training_losses.migration.codemod.signatures import positional
-
-from tests.codemod.support import codes
 
 ROWS = [
     pytest.param(symbol, case, id=f"{symbol.system}:{symbol.old} {case.describe()}")

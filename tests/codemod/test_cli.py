@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_losses.migration.codemod import cli
-from training_losses.migration.codemod.codes import RULES
 
 from tests.codemod.support import CATALOG
+from training_losses.migration.codemod import cli
+from training_losses.migration.codemod.codes import RULES
 
 OLD = "from src.training.losses import VICRegLoss\nVICRegLoss(1.0)\n"
 NEW = """\

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+
+from tests.codemod.support import codes, demo_catalog
 from training_losses.migration.codemod.configs import tree
 from training_losses.migration.codemod.errors import FileError
 from training_losses.migration.codemod.project import Outcome, rewrite_text
 from training_losses.migration.codemod.rules import Rules
-
-from tests.codemod.support import codes, demo_catalog
 
 
 def rewritten(text: str, name: str) -> tuple[str, Outcome]:

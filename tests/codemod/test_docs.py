@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training_losses.migration.catalog import builtin_catalog
-from training_losses.migration.codemod import cli
-from training_losses.migration.codemod.codes import RULES
 
 from tests.codemod.console import answer, sessions
 from tests.codemod.support import CATALOG, HERE, examples, rewritten
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.codemod import cli
+from training_losses.migration.codemod.codes import RULES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "codemod"
 EXAMPLE = re.compile(r"Before:\n\n```python\n(.*?)```\n\nAfter(?:: unchanged\.|:\n\n```python\n(.*?)```)", re.S)

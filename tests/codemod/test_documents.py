@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+
+from tests.codemod.support import codes, demo_catalog
 from training_losses.migration.codemod.jsontext import parse_json
 from training_losses.migration.codemod.project import Outcome, rewrite_text
 from training_losses.migration.codemod.rules import Rules
-
-from tests.codemod.support import codes, demo_catalog
 
 
 def rewritten(text: str, path: str, kind: str) -> tuple[str, Outcome]:

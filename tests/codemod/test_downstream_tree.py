@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_losses.migration.codemod import cli
 
 from tests.codemod.test_property import FORMS, LOSSES, ONLY_CLASSES, Loss
+from training_losses.migration.codemod import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "from harness import logits, record, t, target, v, weights\n"

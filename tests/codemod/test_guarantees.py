@@ -13,14 +13,14 @@ from typing import Any
 
 import pathspec
 import pytest
+
+from tests.codemod.support import CATALOG
 from training_losses.migration.codemod import cli, files, project
 from training_losses.migration.codemod.errors import FileError
 from training_losses.migration.codemod.files import decode, exclusive, replace, uncommitted
 from training_losses.migration.codemod.gitignore import Ignore
 from training_losses.migration.codemod.places import module_names, package_names
 from training_losses.migration.codemod.walk import walk
-
-from tests.codemod.support import CATALOG
 
 OLD = "from src.training.losses import VICRegLoss\n"
 NEW = "from training_losses.contrastive.vicreg import VICRegLoss\n"

@@ -6,6 +6,7 @@ import ast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from training_losses.migration.catalog import builtin_catalog
 from training_losses.migration.codemod.project import rewrite_text
 from training_losses.migration.codemod.rules import Rules

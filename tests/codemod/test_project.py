@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from training_losses.migration.codemod.project import Outcome, Project
-from training_losses.migration.codemod.rules import Rules
 
 from tests.codemod.support import codes, demo_catalog
+from training_losses.migration.codemod.project import Outcome, Project
+from training_losses.migration.codemod.rules import Rules
 
 
 def run(root: Path, files: dict[str, str], **options: object) -> tuple[dict[str, str], Outcome]:

@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+
+from tests.codemod.support import codes
+from tests.support.twins import twin
 from training_losses.migration import shims
 from training_losses.migration.catalog import Symbol, builtin_catalog
 from training_losses.migration.codemod.project import rewrite_text
 from training_losses.migration.codemod.rules import Rules
 from training_losses.migration.translate import translate
-
-from tests.codemod.support import codes
-from tests.support.twins import twin
 
 Log = list[tuple[str, Any]]
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.codemod.support import CATALOG, HERE, Example, demo_catalog, examples
 from training_losses.migration.catalog import builtin_catalog
 from training_losses.migration.codemod import cli
 from training_losses.migration.codemod import scout as scouting
@@ -18,8 +20,6 @@ from training_losses.migration.codemod.rules import Rules
 from training_losses.migration.codemod.scout import builtin_texts, imported, look, of_catalog, scout, search, words
 from training_losses.migration.codemod.text import Source
 from training_losses.migration.codemod.walk import walk
-
-from tests.codemod.support import CATALOG, HERE, Example, demo_catalog, examples
 
 CASES = [case for path in sorted((HERE / "data").glob("*.txt")) for case in examples(path) if case.before != case.after]
 DEMO = scout([CATALOG.read_text(encoding="utf-8")])

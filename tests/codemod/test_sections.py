@@ -16,14 +16,14 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+
+from tests.support.twins import twin
 from training_losses.config import ConfigError, create_loss_from_config, dump_config
 from training_losses.migration.catalog import CatalogError, builtin_catalog, parse_catalog
 from training_losses.migration.codemod import cli
 from training_losses.migration.codemod.project import Outcome, Project
 from training_losses.migration.codemod.rules import Rules
 from training_losses.migration.codemod.sections import load
-
-from tests.support.twins import twin
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = "from src.losses import create_loss_from_config\n\nloss = create_loss_from_config(config)\n"

@@ -6,13 +6,13 @@ import ast
 import sys
 
 import pytest
+
+from tests.codemod.support import codes, demo_catalog, rewritten
 from training_losses.migration.codemod import syntax
 from training_losses.migration.codemod.errors import FileError
 from training_losses.migration.codemod.project import rewrite_text
 from training_losses.migration.codemod.rules import Rules
 from training_losses.migration.codemod.syntax import parse, parses
-
-from tests.codemod.support import codes, demo_catalog, rewritten
 
 IMPORT = "from src.training.losses.clip_style_loss import CLIPStyleLoss\n"
 BEFORE = (

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from training_losses.perceptual import LPIPSLoss, VGGPerceptualLoss
 
 from tests.contract.record import Inputs, LossRecord
+from training_losses.perceptual import LPIPSLoss, VGGPerceptualLoss
 
 
 def narrow_vgg() -> nn.Sequential:

@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+import training_losses
+from tests.contract.record import Inputs, LossRecord, all_records
 from training_losses._config_types import parameters
 from training_losses._public import REGISTRY
 from training_losses.base.output import LossOutput
 from training_losses.loss_registry import LossRegistry
-
-import training_losses
-from tests.contract.record import Inputs, LossRecord, all_records
 
 RECORDS = all_records()
 DOCS = Path(__file__).parents[2] / "docs" / "losses"

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_losses._public import PUBLIC
 
 from tests.contract.record import LossRecord, all_records
+from training_losses._public import PUBLIC
 
 FILE = Path(__file__).with_name("interface.json")
 PROBES = (-1, -0.001, 0, 1, 2, 3, 7, 0.001, 0.3, 0.5, 0.999, 1.001, 1.5, 2.5)

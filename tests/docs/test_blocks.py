@@ -25,6 +25,9 @@ import pytest
 import torch
 import yaml
 from torch import nn
+
+from tests.support.harness_triangulate import replaced_networks
+from tests.support.twins import twin
 from training_losses._public import REGISTRY
 from training_losses.balancing import GeometricMeanLoss
 from training_losses.config import create_loss_from_config
@@ -34,9 +37,6 @@ from training_losses.migration import shims
 from training_losses.migration.__main__ import main, parse
 from training_losses.migration.codemod.config import load as load_settings
 from training_losses.predictive import HJEPALoss, SIGRegLoss
-
-from tests.support.harness_triangulate import replaced_networks
-from tests.support.twins import twin
 
 if sys.version_info >= (3, 11):
     import tomllib

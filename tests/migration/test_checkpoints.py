@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-import training_losses.migration.checkpoints
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+import training_losses.migration.checkpoints
+from tests.migration.training import same
+from tests.support.twins import twin
 from training_losses.balancing.weighted_sum import WeightedSumLoss
 from training_losses.contrastive import BarlowTwinsLoss, CLIPLoss
 from training_losses.migration.__main__ import main
 from training_losses.migration.catalog import Argument, Case, Catalog, StateRule, Symbol, builtin_catalog
 from training_losses.migration.checkpoints import CheckpointError, convert_file, migrate_module, parse_assignments, plan
 from training_losses.migration.parity import _flatten, _loss
-
-from tests.migration.training import same
-from tests.support.twins import twin
 
 HEADS = {"add_projection": True, "input_dim": 5, "projection_dim": 3}
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_losses.migration.__main__ import main
-from training_losses.migration.console import brief, say, show_table
 
 from tests.support.twins import twin
+from training_losses.migration.__main__ import main
+from training_losses.migration.console import brief, say, show_table
 
 
 class Terminal(io.StringIO):

@@ -15,18 +15,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from training_losses.base import MomentumEncoder
-from training_losses.contrastive import CLIPLoss, MoCoLoss, SimCLRLoss
-from training_losses.migration.catalog import Case, Symbol, builtin_catalog
-from training_losses.migration.checkpoints import convert_file
-from training_losses.migration.parity import resolve
-from training_losses.migration.state import convert_state
-from training_losses.migration.translate import Untranslatable, translate, translate_forward
-from training_losses.predictive.hjepa import HJEPALoss
-from training_losses.predictive.hjepa_combined import HJEPACombinedLoss
-from training_losses.predictive.sigreg import SIGRegLoss
-from training_losses.temporal.energy import EnergyLoss
-from training_losses.temporal.presentation import PresentationSchedule
 
 from tests.migration.training import (
     BEFORE,
@@ -48,6 +36,18 @@ from tests.parity.records_temporal import ActivityRecord, drive, small_network
 from tests.parity.records_triangulate import ImageRecord, networks, seeded_features
 from tests.support.parity import ParityRecord, all_records
 from tests.support.twins import twin
+from training_losses.base import MomentumEncoder
+from training_losses.contrastive import CLIPLoss, MoCoLoss, SimCLRLoss
+from training_losses.migration.catalog import Case, Symbol, builtin_catalog
+from training_losses.migration.checkpoints import convert_file
+from training_losses.migration.parity import resolve
+from training_losses.migration.state import convert_state
+from training_losses.migration.translate import Untranslatable, translate, translate_forward
+from training_losses.predictive.hjepa import HJEPALoss
+from training_losses.predictive.hjepa_combined import HJEPACombinedLoss
+from training_losses.predictive.sigreg import SIGRegLoss
+from training_losses.temporal.energy import EnergyLoss
+from training_losses.temporal.presentation import PresentationSchedule
 
 SEEDS = range(8)
 

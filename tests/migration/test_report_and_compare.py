@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from training_losses.migration.__main__ import main
 from training_losses.migration.catalog import builtin_catalog
 from training_losses.migration.memory import PeakMemory

@@ -11,6 +11,11 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from tests.parity.records_hjepa import Distance, at_least_two_columns, views, with_context
+from tests.support.parity import ParityRecord, Sample, pairs
+from tests.support.twins import twin, twin_module
+from training_losses import create_loss
 from training_losses.alignment import GTCCLoss, sinkhorn_plan
 from training_losses.alignment.objective import objective_from_config
 from training_losses.balancing.weighted_sum import WeightedSumLoss
@@ -25,11 +30,6 @@ from training_losses.migration.state import convert_state
 from training_losses.migration.translate import select, translate
 from training_losses.predictive.hjepa_combined import HJEPACombinedLoss
 from training_losses.predictive.sigreg import SIGRegLoss
-
-from tests.parity.records_hjepa import Distance, at_least_two_columns, views, with_context
-from tests.support.parity import ParityRecord, Sample, pairs
-from tests.support.twins import twin, twin_module
-from training_losses import create_loss
 
 ByHand = Callable[[Symbol, Sample], Iterator[Comparison]]
 WIDTH = 6

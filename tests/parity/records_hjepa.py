@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training_losses.functional.counter_random import counter_normal
 
 from tests.support.parity import GoldenCall, ParityRecord, Sample
+from training_losses.functional.counter_random import counter_normal
 
 SYSTEM = "hjepa"
 NO_IDS = ("none",)

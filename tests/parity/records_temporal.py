@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from training_losses.migration.parity import Comparison, build_pair, deviation
 
 from tests.support.golden import load_cases
 from tests.support.harness_dynvision import Network, drive
 from tests.support.parity import GoldenCall, ParityRecord, Sample
+from training_losses.migration.parity import Comparison, build_pair, deviation
 
 ORDERS = (1, 2, 0.5, 3.0, float("inf"))
 REDUCTIONS = ("mean", "sum", "none")

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from training_losses.migration.parity import Comparison
 
 from tests.support.golden import Case
 from tests.support.harness_triangulate import narrow_features, replaced_networks
 from tests.support.parity import GoldenCall, ParityRecord, Sample
+from training_losses.migration.parity import Comparison
 
 LAYERS = ["conv1_2", "conv3_4"]
 

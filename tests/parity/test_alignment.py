@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+
+from tests.support.golden import Case, load_cases
+from tests.support.harness_alignment import bug_in, gtcc_given
+from tests.support.twins import twin, twin_module
 from training_losses.alignment import (
     GTCCLoss,
     SoftDTWLoss,
@@ -28,10 +32,6 @@ from training_losses.functional import soft_dtw
 from training_losses.migration.catalog import Symbol, builtin_catalog
 from training_losses.migration.parity import compare_function, deviation
 from training_losses.migration.translate import translate
-
-from tests.support.golden import Case, load_cases
-from tests.support.harness_alignment import bug_in, gtcc_given
-from tests.support.twins import twin, twin_module
 
 NEW = {"TCC_loss": tcc_loss, "IntraContrast_loss": intra_contrast, "LAV_loss": lav_loss, "VAVA_loss": vava_loss}
 ROWS: dict[str, Symbol] = {s.old.partition(".")[2]: s for s in builtin_catalog().symbols if s.system == "alignment"}

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training_losses.balancing.weighted_sum import WeightedSumLoss
-from training_losses.migration.catalog import builtin_catalog
-from training_losses.migration.state import convert_state
 
 from tests.support.golden import Case, Run, load_cases
 from tests.support.twins import twin
+from training_losses.balancing.weighted_sum import WeightedSumLoss
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.state import convert_state
 
 POSITIONS = ("primary", "secondary", "tertiary")
 INSIDE = [

@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 from torch import nn
-from training_losses.balancing import WeightedSumLoss
-from training_losses.config import create_loss_from_config
-from training_losses.migration.parity import deviation
-from training_losses.temporal import EnergyLoss, TemporalCrossEntropyLoss
 
 from tests.support.golden import Case, load_cases
 from tests.support.harness_dynvision import with_weights
 from tests.support.twins import twin
+from training_losses.balancing import WeightedSumLoss
+from training_losses.config import create_loss_from_config
+from training_losses.migration.parity import deviation
+from training_losses.temporal import EnergyLoss, TemporalCrossEntropyLoss
 
 DOCUMENT = """
 criterion:

@@ -6,10 +6,10 @@ import logging
 
 import pytest
 import torch
-from training_losses.contrastive import CLIPLoss
 
 from tests.support.draws import all_draws
 from tests.support.twins import twin
+from training_losses.contrastive import CLIPLoss
 
 CLIPStyleLoss = twin("clip_style_loss.CLIPStyleLoss")
 

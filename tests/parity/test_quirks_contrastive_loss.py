@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from tests.support.draws import all_draws
+from tests.support.twins import twin
 from training_losses.base import LossOutput
 from training_losses.contrastive import CLIPLoss, MemoryQueueLoss, SimCLRLoss
 from training_losses.functional import nt_xent, retrieval_metrics, supervised_contrastive
 from training_losses.supervised.supervised_contrastive_loss import SupervisedContrastiveLoss
-
-from tests.support.draws import all_draws
-from tests.support.twins import twin
 
 ContrastiveLoss = twin("contrastive_loss.ContrastiveLoss")
 COPIES = ("contrastive_loss", "contrastive_learning")

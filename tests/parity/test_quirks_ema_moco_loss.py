@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from training_losses.base import MomentumEncoder
-from training_losses.contrastive import MoCoLoss
 
 from tests.support.twins import twin
+from training_losses.base import MomentumEncoder
+from training_losses.contrastive import MoCoLoss
 
 EMAMoCoLoss = twin("ema_moco_loss.EMAMoCoLoss")
 LEGACY: dict[str, Any] = {"enqueue_before_logits": True, "in_batch_negatives": True}

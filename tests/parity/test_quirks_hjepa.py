@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from tests.support.twins import twin
 from training_losses.config import create_loss_from_config
 from training_losses.contrastive import SimCLRLoss
 from training_losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
 from training_losses.predictive import ContrastiveJEPALoss, HJEPACombinedLoss, HJEPALoss, SIGRegLoss
-
-from tests.support.twins import twin
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

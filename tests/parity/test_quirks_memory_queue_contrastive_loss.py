@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from training_losses.contrastive import MemoryQueueLoss
 
 from tests.support.twins import twin
+from training_losses.contrastive import MemoryQueueLoss
 
 Twin = twin("memory_queue_contrastive_loss.MemoryQueueContrastiveLoss")
 IDS = [0, 1, 2]

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+
+from tests.support.draws import all_draws
+from tests.support.twins import twin
 from training_losses.contrastive import (
     CLIPLoss,
     DecoupledContrastiveLoss,
@@ -16,9 +19,6 @@ from training_losses.contrastive import (
     InfoNCELoss,
     IntraInterModalLoss,
 )
-
-from tests.support.draws import all_draws
-from tests.support.twins import twin
 
 HardTwin = twin("hard_negative_mining_contrastive_loss.HardNegativeMiningContrastiveLoss")
 DynamicTwin = twin("dynamic_temperature_contrastive_loss.DynamicTemperatureContrastiveLoss")

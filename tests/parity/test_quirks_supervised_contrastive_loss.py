@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from training_losses.contrastive import CLIPLoss
-from training_losses.supervised.supervised_contrastive_loss import SupervisedContrastiveLoss
 
 from tests.support.twins import twin
+from training_losses.contrastive import CLIPLoss
+from training_losses.supervised.supervised_contrastive_loss import SupervisedContrastiveLoss
 
 Twin = twin("supervised_contrastive_loss.SupervisedContrastiveLoss")
 LABELS = torch.tensor([0, 1, 0, 2])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from training_losses.migration.catalog import builtin_catalog
-from training_losses.migration.parity import resolve
 
 from tests.support.parity import ParityRecord, Sample, all_records
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.parity import resolve
 
 EVERY = all_records()
 RECORDS = [r for r in EVERY if not r.reason]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_losses.balancing import GeometricMeanLoss, GradNormLoss, UncertaintyWeightedLoss
-from training_losses.perceptual import LPIPSLoss, lpips_distance
 
 from tests.support.golden import Case, load_cases, replay
 from tests.support.torchvision_ops import import_torchvision
+from training_losses.balancing import GeometricMeanLoss, GradNormLoss, UncertaintyWeightedLoss
+from training_losses.perceptual import LPIPSLoss, lpips_distance
 
 
 def named(values: Tensor) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from training_losses.migration import shims
 from training_losses.migration.catalog import builtin_catalog
 

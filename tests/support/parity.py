@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from training_losses.migration.catalog import Symbol, builtin_catalog
-from training_losses.migration.parity import Comparison, build_pair, compare_function
 
 from tests.support.golden import Case, Run, load_cases
+from training_losses.migration.catalog import Symbol, builtin_catalog
+from training_losses.migration.parity import Comparison, build_pair, compare_function
 
 IDS = ("none", "unique", "repeated", "same")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+
 from training_losses.balancing import (
     GeometricMeanLoss,
     GradNormLoss,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_losses.contrastive.barlow_twins import BarlowTwinsLoss
 
 from tests.support.twins import twin
+from training_losses.contrastive.barlow_twins import BarlowTwinsLoss
 
 
 def pair(rows: int = 64, columns: int = 6, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:

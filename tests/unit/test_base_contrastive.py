@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
 from training_losses.base import BaseContrastiveLoss, FeatureQueue, MomentumEncoder, ProjectionHead
 from training_losses.base.queue import NO_ID
 from training_losses.functional import encode_ids, info_nce, nt_xent, retrieval_metrics, supervised_contrastive

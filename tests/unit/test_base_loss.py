@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from training_losses.base import BaseLoss, compat
 
 import training_losses
 from training_losses import LossOutput, LossRegistry, create_loss
+from training_losses.base import BaseLoss, compat
 
 OWNER = "training_losses.contrastive.clip_loss.CLIPLoss"
 

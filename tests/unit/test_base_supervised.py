@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
 from training_losses.base import BaseSupervisedLoss
 
 DOUBLE = torch.float64

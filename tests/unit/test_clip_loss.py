@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from training_losses.contrastive import CLIPLoss
 
 from training_losses import create_loss
+from training_losses.contrastive import CLIPLoss
 
 
 def batch(rows: int = 5, dim: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

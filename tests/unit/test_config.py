@@ -12,6 +12,10 @@ import pytest
 import torch
 import yaml
 from torch import nn
+
+import training_losses
+from tests.contract.record import LossRecord, all_records
+from tests.contract.test_contract import value
 from training_losses.base import BaseContrastiveLoss, ContrastiveOptions
 from training_losses.base.schedules import CosineRamp, Schedule
 from training_losses.config import (
@@ -26,10 +30,6 @@ from training_losses.contrastive.clip_loss import CLIPLoss
 from training_losses.contrastive.vicreg import VICRegLoss
 from training_losses.loss_registry import LossRegistry
 from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
-
-import training_losses
-from tests.contract.record import LossRecord, all_records
-from tests.contract.test_contract import value
 
 RECORDS = all_records()
 SCHEMA = config_schema()

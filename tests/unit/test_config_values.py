@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from training_losses._config_types import ConfigError, convert
 from training_losses.config import config_schema, create_loss_from_config, expand_config
 from training_losses.loss_registry import LossRegistry

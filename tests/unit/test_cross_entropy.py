@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
-from training_losses.supervised.cross_entropy import LabelSmoothingCrossEntropyLoss
 
 from tests.support.twins import twin
+from training_losses.supervised.cross_entropy import LabelSmoothingCrossEntropyLoss
 
 G = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(6, 4, generator=G, dtype=torch.float64)

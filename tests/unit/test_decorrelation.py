@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_losses.contrastive.decorrelation import DecorrelationLoss
-from training_losses.contrastive.vicreg import VICRegLoss
 
 from tests.support.twins import twin
+from training_losses.contrastive.decorrelation import DecorrelationLoss
+from training_losses.contrastive.vicreg import VICRegLoss
 
 
 def features(rows: int, columns: int, seed: int = 0) -> torch.Tensor:

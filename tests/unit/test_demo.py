@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from training_losses.migration import demo
 from training_losses.migration.__main__ import main
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+
 from training_losses.alignment import SoftDTWLoss, mixture_fit, tcc
 from training_losses.balancing import (
     GeometricMeanLoss,

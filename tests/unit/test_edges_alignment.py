@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
 from training_losses.alignment import (
     GTCCLoss,
     IntraContrastLoss,

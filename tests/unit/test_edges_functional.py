@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
 from training_losses.functional.cross_entropy import soft_cross_entropy
 from training_losses.functional.moments import covariance, covariance_energy, moments, squared_difference
 from training_losses.functional.normality import gaussian_quadrature

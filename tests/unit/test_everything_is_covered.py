@@ -9,15 +9,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from training_losses._public import REGISTRY
-from training_losses.loss_registry import LossRegistry
-from training_losses.migration.catalog import builtin_catalog
-from training_losses.migration.parity import resolve
 
 import training_losses
 from tests.contract.record import all_records as contract_records
 from tests.parity.test_successors import EVERY as PARITY_RECORDS
 from tests.unit.test_config import RECORDS as ROUND_TRIPS
+from training_losses._public import REGISTRY
+from training_losses.loss_registry import LossRegistry
+from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.parity import resolve
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "losses"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from training_losses.multimodal.feature_consistency import FeatureConsistencyLoss
 
 from tests.support.twins import twin
+from training_losses.multimodal.feature_consistency import FeatureConsistencyLoss
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
+
+from tests.support.twins import twin
 from training_losses.contrastive.clip_loss import CLIPLoss
 from training_losses.contrastive.hybrid_pretrain_vicreg import HybridPretrainVICRegLoss
 from training_losses.contrastive.vicreg import VICRegLoss
-
-from tests.support.twins import twin
 
 
 def views(seed: int = 0, rows: int = 8, columns: int = 4, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
-from training_losses.contrastive.clip_loss import CLIPLoss
-from training_losses.multimodal.image_text_multitask import ImageTextMultiTaskLoss
 
 from tests.support.twins import twin
+from training_losses.contrastive.clip_loss import CLIPLoss
+from training_losses.multimodal.image_text_multitask import ImageTextMultiTaskLoss
 
 
 def drawn(*shape: int, seed: int) -> torch.Tensor:

@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 from torch.nn import functional as F
-from training_losses.contrastive.clip_loss import CLIPLoss
-from training_losses.multimodal.mixed_loss import MixedContrastiveLoss
 
 from tests.support.twins import twin
+from training_losses.contrastive.clip_loss import CLIPLoss
+from training_losses.multimodal.mixed_loss import MixedContrastiveLoss
 
 
 def pair(rows: int = 6, columns: int = 5, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from training_losses.base import NO_ID
 from training_losses.contrastive import MemoryQueueLoss
 from training_losses.functional import bank_logsumexp

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+
 from training_losses.balancing import GeometricMeanLoss, GradNormLoss, LossBalanceMonitor
 
 

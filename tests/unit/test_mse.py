@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_losses.supervised.mse import WeightedMSELoss
 
 from tests.support.twins import twin
+from training_losses.supervised.mse import WeightedMSELoss
 
 G = torch.Generator().manual_seed(0)
 A, B = (torch.randn(4, 3, 2, generator=G, dtype=torch.float64) for _ in range(2))

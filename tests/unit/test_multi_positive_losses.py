@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from training_losses import create_loss
 from training_losses.contrastive import (
     DecoupledContrastiveLoss,
     DynamicTemperatureLoss,
@@ -16,8 +18,6 @@ from training_losses.contrastive import (
     IntraInterModalLoss,
 )
 from training_losses.functional import masked_logsumexp, pair_info_nce
-
-from training_losses import create_loss
 
 IDS = [0, 1, 0, 2, 1]
 

@@ -7,10 +7,10 @@ import logging
 import pytest
 import torch
 from torch import nn
-from training_losses.balancing.multitask import MultiTaskLoss
-from training_losses.contrastive.vicreg import VICRegLoss
 
 from tests.support.twins import twin
+from training_losses.balancing.multitask import MultiTaskLoss
+from training_losses.contrastive.vicreg import VICRegLoss
 
 
 def batch(seed: int, dtype: torch.dtype = torch.float64) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

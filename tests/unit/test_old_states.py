@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+
+from tests.support.twins import twin
 from training_losses.balancing import MultiTaskLoss
 from training_losses.contrastive import BarlowTwinsLoss, HybridPretrainVICRegLoss, VICRegLoss
 from training_losses.multimodal import FeatureConsistencyLoss, MixedContrastiveLoss
-
-from tests.support.twins import twin
 
 Builders = tuple[Callable[[], nn.Module], Callable[[], nn.Module], dict[str, str]]
 

@@ -12,13 +12,13 @@ from unittest import mock
 import pytest
 import torch
 from torch import Tensor, nn
-from training_losses.balancing import ImageGeometricMeanLoss, ImageProductLoss, ImageWeightedSumLoss
-from training_losses.perceptual import LPIPSLoss, VGGPerceptualLoss, frozen, lpips_distance, vgg
 
 from tests.contract.records_perceptual import SquaredDistance, narrow_vgg
 from tests.support.harness_triangulate import give, narrow_features, replaced_networks
 from tests.support.torchvision_ops import import_torchvision
 from tests.support.twins import twin
+from training_losses.balancing import ImageGeometricMeanLoss, ImageProductLoss, ImageWeightedSumLoss
+from training_losses.perceptual import LPIPSLoss, VGGPerceptualLoss, frozen, lpips_distance, vgg
 
 
 def images(size: int = 8, batch: int = 2, seed: int = 0, channels: int = 3) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from training_losses.contrastive import SimCLRLoss
 from training_losses.contrastive.barlow_twins import BarlowTwinsLoss
 from training_losses.contrastive.cross_modal_vicreg import CrossModalVICRegLoss

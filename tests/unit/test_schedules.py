@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+
 from training_losses.base.schedules import (
     CosineRamp,
     Curriculum,

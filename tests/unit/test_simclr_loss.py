@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from training_losses.contrastive import SimCLRLoss
 from training_losses.functional import nt_xent
 

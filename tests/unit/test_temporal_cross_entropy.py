@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
-from training_losses.temporal import TemporalCrossEntropyLoss
 
 from tests.support.twins import twin
+from training_losses.temporal import TemporalCrossEntropyLoss
 
 
 def batch(*shape: int, classes: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

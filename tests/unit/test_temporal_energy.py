@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from training_losses.functional.activity import _pack_signs, _unpack_signs, mean_activity
-from training_losses.temporal import EnergyLoss
 
 from tests.support.harness_dynvision import Network, drive
 from tests.support.twins import twin
+from training_losses.functional.activity import _pack_signs, _unpack_signs, mean_activity
+from training_losses.temporal import EnergyLoss
 
 
 class Net(nn.Module):

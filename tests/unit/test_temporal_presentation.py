@@ -9,6 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.support.golden import Case, load_cases
+from tests.support.twins import twin
 from training_losses.temporal import (
     PresentationSchedule,
     onset_mask,
@@ -20,9 +23,6 @@ from training_losses.temporal import (
     stretch_pattern,
     void_mask,
 )
-
-from tests.support.golden import Case, load_cases
-from tests.support.twins import twin
 
 
 def bits(mask: torch.Tensor) -> str:

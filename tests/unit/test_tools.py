@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from training_losses.functional import precision
 
 from tests.support.tools import tool
+from training_losses.functional import precision
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,12 +11,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from training_losses.base.warmup import WarmupFactor
-from training_losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
-from training_losses.functional import covariance_energy, moments, squared_difference
 
 from benchmarks.bench_contrastive import peak_bytes
 from tests.support.twins import twin
+from training_losses.base.warmup import WarmupFactor
+from training_losses.contrastive.vicreg import AdaptiveVICRegLoss, VICRegLoss
+from training_losses.functional import covariance_energy, moments, squared_difference
 
 
 def views(rows: int, columns: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

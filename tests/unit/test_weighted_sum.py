@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+
+from tests.support.twins import twin
 from training_losses.balancing.weighted_sum import WeightedSumLoss
 from training_losses.contrastive.clip_loss import CLIPLoss
 from training_losses.contrastive.vicreg import VICRegLoss
-
-from tests.support.twins import twin
 
 G = torch.Generator().manual_seed(0)
 A, B = (torch.randn(6, 4, generator=G, dtype=torch.float64) for _ in range(2))

@@ -71,32 +71,29 @@ def tree(text: str, suffix: str) -> list[Node]:
 
 
 def _yaml(text: str) -> list[Node]:
-    import yaml
+    from . import yamltext
 
-    def convert(node: yaml.Node) -> Node:
+    reader = yamltext.reader()
+
+    def convert(node: yamltext.Node) -> Node:
         start, end = node.start_mark.index, node.end_mark.index
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yamltext.MappingNode):
             members: dict[str, tuple[Node, Node]] = {}
             for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode):
+                if isinstance(key, yamltext.ScalarNode):
                     members[str(key.value)] = (convert(key), convert(value))
             made = Node(start, end, members)
-        elif isinstance(node, yaml.SequenceNode):
+        elif isinstance(node, yamltext.SequenceNode):
             made = Node(start, end, [convert(item) for item in node.value])
         else:
-            loader = yaml.SafeLoader("")
-            try:
-                scalar = loader.construct_object(node, deep=True)
-            except yaml.YAMLError:
-                scalar = node.value
-            return Node(start, end, scalar)
+            return Node(start, end, yamltext.value(reader, node))
         if not node.flow_style:
             made.end = start + len(text[start:end].rstrip())
         return made
 
     try:
-        return [convert(node) for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
-    except yaml.YAMLError as error:
+        return [convert(node) for node in reader.compose_all(text) if node is not None]
+    except yamltext.YAMLError as error:
         raise ValueError(str(error)) from error
 
 

@@ -14,9 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from ..catalog import Argument, FactoryForm, FactoryRule, Symbol, Unconvertible
+from . import yamltext
 from .configs import Result, plain, scalar, tree
 from .jsontext import Node
 from .rules import Rules
@@ -159,8 +158,8 @@ class _Writer:
         """``text[start:end]``, which has the entry ``old``, with its new name and value."""
         key, node = self.section.value[old]
         edits = [Edit(key.start - start, key.end - start, self._key(new, key))]
-        if changed:
-            raw = self.text[node.start : node.end]
+        raw = self.text[node.start : node.end]
+        if changed or (isinstance(value, bool) and yamltext.OLD_BOOLEAN.fullmatch(raw)):
             if raw[:1] in "&*!":
                 raise _Stays(f"{old}: an anchor or a tag stands before the value")
             edits.append(Edit(node.start - start, node.end - start, scalar(value, self.suffix, raw)))
@@ -338,7 +337,7 @@ def load(text: str, suffix: str) -> list[Any]:
     """The documents of a file as plain data."""
     if suffix == ".json":
         return [json.loads(text)]
-    return [tomllib.loads(text)] if suffix == ".toml" else list(yaml.safe_load_all(text))
+    return [tomllib.loads(text)] if suffix == ".toml" else list(yamltext.reader().load_all(text))
 
 
 def _inside(data: Any, path: str) -> Any:
@@ -478,7 +477,7 @@ class Sections:
         try:
             wanted = load(self.text, self.suffix)
             got = load(apply(self.text, edits), self.suffix)
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, yamltext.YAMLError) as error:
             raise _Stays(f"the layout is not understood ({str(error).splitlines()[0]})") from error
         if path:
             parent, _, leaf = path.rpartition(".")

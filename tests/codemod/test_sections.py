@@ -324,6 +324,20 @@ def test_toml_lines_stay_where_they_are() -> None:
     assert lines[-4:] == ["# d", "", "[x]", "y = 1"]
 
 
+@pytest.mark.parametrize("number", ["1e-6", "1E-6", ".1e-5", "1.e-6", "+1.0e-6"])
+def test_numbers_of_yaml_1_2_are_numbers(number: str) -> None:
+    after, outcome = convert(f"loss:\n  type: sigreg\n  eps: {number}\n")
+    assert "TL012" in codes(outcome, "change")
+    assert f"    eps: {number}\n" in after, "the text moves as it stands"
+    assert_same_loss({"loss": {"type": "sigreg", "eps": 1e-6}}, after, ".yaml")
+
+
+@pytest.mark.parametrize(("old", "tokens"), [("yes", "flatten"), ("Off", "concat")])
+def test_booleans_of_old_readers_are_booleans(old: str, tokens: str) -> None:
+    after, _ = convert(f"loss:\n  type: sigreg\n  flatten_patches: {old}\n  sigreg_fixed_slices: {old}  # seed\n")
+    assert f"    tokens: {tokens}\n    fixed_slices: {'true' if old == 'yes' else 'false'}  # seed\n" in after
+
+
 # -- what stays -----------------------------------------------------------------------------------------------------
 
 
@@ -332,7 +346,7 @@ def test_toml_lines_stay_where_they_are() -> None:
     [
         ("loss: {type: combined, use_vicreg: false}", "the old factory ignored 'use_vicreg'"),
         ("loss: {type: hjepa_sigreg, sigreg_weight: 25.0}", "the old factory ignored 'sigreg_weight'"),
-        ("loss: {type: combined, vicreg_weight: 1e-1}", "vicreg_weight is '1e-1', not a number"),
+        ("loss: {type: combined, vicreg_weight: '1e-1'}", "vicreg_weight is '1e-1', not a number"),
         ("loss: {type: mse, normalize_embeddings: 1}", "normalize_embeddings is 1, not true or false"),
         ("loss: {type: hjepa, jepa_loss_type: cosine}", "'cosine' has no counterpart"),
         ("loss: {type: hierarchical_combined, vicreg_configs: [{flatten_patches: false}]}", "'flatten_patches' has no"),

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from torch import nn
 
 import training_losses
@@ -27,7 +28,6 @@ from training_losses.config import (
     expand_config,
 )
 from training_losses.contrastive.clip_loss import CLIPLoss
-from training_losses.contrastive.vicreg import VICRegLoss
 from training_losses.loss_registry import LossRegistry
 from training_losses.predictive import HJEPACombinedLoss, HJEPALoss, SIGRegLoss
 
@@ -106,9 +106,11 @@ ERRORS = [
         {"loss": {"terms": [{"name": "clip"}, {"name": "clip", "label": "b", "kwargs": {"redution": "sum"}}]}},
         r"^loss\.terms\[1\]\.kwargs\.redution: unknown key; did you mean 'reduction'\?$",
     ),
-    ({"name": "clip", "kwargs": {"temperature": "1e-8"}}, r"^loss\.kwargs\.temperature: .*text '1e-8'; YAML.*1\.0e-08"),
-    ({"type": "geometric_mean", "epsilon": "1e-8"}, r"^loss\.epsilon: expected a number, found the text '1e-8'; YAML"),
-    ({"type": "combined", "vicreg_weight": ["1e-1"]}, r"^loss\.vicreg_weight\[0\]: .*write 1\.0e-01"),
+    ({"name": "clip", "kwargs": {"temperature": "0.1"}}, r"^loss\.kwargs\.temperature: .*text '0\.1': remove quotes"),
+    ({"type": "geometric_mean", "epsilon": "0.1"}, r"^loss\.epsilon: expected a number, found the text '0\.1': remove"),
+    ({"type": "combined", "vicreg_weight": ["0.1"]}, r"^loss\.vicreg_weight\[0\]: .*found the text '0\.1'"),
+    ({"name": "hjepa", "kwargs": {"detach_targets": "no"}}, r"^loss\.kwargs\.detach_targets: .*'no': YAML 1\.2 "),
+    ({"name": "sigreg", "kwargs": {"num_slices": "1e3"}}, r"^loss\.kwargs\.num_slices: .*integer, found 1000\.0"),
     ({"type": "mse", "use_vicreg": False}, r"^loss\.use_vicreg: type mse never read this key: remove it"),
     ({"type": "combined", "hierarchy_weight": [1.0]}, r"^loss\.hierarchy_weight: .*'hierarchy_weights'"),
     ({"type": "huber"}, r"^loss\.type: expected one of .*'huber'"),
@@ -177,17 +179,36 @@ def test_broken_files(tmp_path: Path, name: str, text: str, message: str) -> Non
         create_loss_from_config(tmp_path / name)
 
 
-def test_yaml_reads_1e_8_as_text_and_the_error_says_so(tmp_path: Path) -> None:
+GEOMETRIC = """
+loss:
+  type: 'geometric_mean'
+  epsilon: 1e-8
+  min_loss_value: 1e-4
+  regularization_weight: 0.01
+"""
+
+
+def test_a_configuration_of_the_old_code_is_read_as_omegaconf_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "config_geometric.yaml"
+    path.write_text(GEOMETRIC)
+    old = OmegaConf.to_container(OmegaConf.load(path))
+    assert old["loss"]["epsilon"] == 1e-8, "a number there"
+    for config in (path, yaml.safe_load(GEOMETRIC), old):
+        loss = create_loss_from_config(config)
+        assert (loss.eps, loss.floor) == (1e-8, 1e-4)
+    assert expand_config(yaml.safe_load(GEOMETRIC)) == expand_config(old)
+
+
+@pytest.mark.parametrize("number", ["1e-8", "1E-8", "1.e-8", "+1e-8", "0.1e-7", ".1e-7", "1.0e-8", "10e-9"])
+def test_numbers_of_yaml_1_2(tmp_path: Path, number: str) -> None:
     path = tmp_path / "loss.yaml"
-    path.write_text("loss:\n  name: vicreg\n  kwargs:\n    eps: 1e-8\n")
-    with pytest.raises(
-        ConfigError, match=r"loss\.kwargs\.eps: .*YAML reads numbers such as 1e-8 as text: write 1.0e-08"
-    ):
-        create_loss_from_config(path)
-    path.write_text("loss:\n  name: vicreg\n  kwargs:\n    eps: 1.0e-08\n")
-    loss = create_loss_from_config(path)
-    assert isinstance(loss, VICRegLoss)
-    assert loss.eps == 1e-8
+    path.write_text(f"terms:\n- name: vicreg\n  weight: {number}\n  kwargs: {{eps: {number}}}\n")
+    for config in (path, yaml.safe_load(path.read_text())):
+        kwargs = dump_config(create_loss_from_config(config))["kwargs"]
+        assert kwargs["weights"] == {"vicreg": 1e-8}
+        assert kwargs["terms"]["vicreg"]["kwargs"] == {"eps": 1e-8}
+    (tmp_path / "loss.json").write_text('{"name": "vicreg", "kwargs": {"eps": 1e-8}}')
+    assert create_loss_from_config(tmp_path / "loss.json").eps == 1e-8
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
@@ -18,6 +19,7 @@ __all__ = [
     "Parameter",
     "convert",
     "loss_class",
+    "numbers_read",
     "parameters",
     "plain",
     "reject_unknown",
@@ -96,11 +98,29 @@ def _as_number(text: str) -> bool:
     return True
 
 
+_EXPONENT: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+|[-+]?\.[0-9]+[eE][-+]?[0-9]+")
+"""Numbers with an exponent, by YAML 1.2. Of these PyYAML takes those with a point and a signed exponent alone."""
+_OLD_BOOLEANS: Final = ("yes", "no", "on", "off")
+
+
+def numbers_read(config: Any) -> Any:
+    """``config`` with numbers in place of the texts that PyYAML makes of ``1e-8`` and the like."""
+    if isinstance(config, str):
+        return float(config) if _EXPONENT.fullmatch(config) else config
+    if isinstance(config, Mapping):
+        return {key: numbers_read(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [numbers_read(value) for value in config]
+    return config
+
+
 def _wrong(path: str, expected: str, value: Any) -> ConfigError:
-    if expected in ("a number", "an integer") and isinstance(value, str) and _as_number(value):
-        hint = f"; YAML reads numbers such as 1e-8 as text: write {float(value):.1e}" if "e" in value.lower() else ""
-        return ConfigError(path, f"expected {expected}, found the text {value!r}{hint}; remove quotes if there are any")
-    return ConfigError(path, f"expected {expected}, found {value!r}")
+    hint = ""
+    if isinstance(value, str) and expected in ("a number", "an integer") and _as_number(value):
+        return ConfigError(path, f"expected {expected}, found the text {value!r}: remove quotes if there are any")
+    if isinstance(value, str) and expected == _SCALARS[bool][0] and value.lower() in _OLD_BOOLEANS:
+        hint = ": YAML 1.2 reads it as a text, write true or false"
+    return ConfigError(path, f"expected {expected}, found {value!r}{hint}")
 
 
 _SCALARS: Final[dict[Any, tuple[str, Callable[[Any], bool], dict[str, Any]]]] = {

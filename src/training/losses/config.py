@@ -8,7 +8,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from torch import nn
 
 from ._config_old import CRITERIA, OLD_TYPES, from_old_form
@@ -17,6 +18,7 @@ from ._config_types import (
     ConfigError,
     convert,
     loss_class,
+    numbers_read,
     parameters,
     plain,
     reject_unknown,
@@ -80,7 +82,9 @@ def create_loss_from_config(config: Mapping[str, Any] | Sequence[Any] | str | Pa
       ``expand_config`` shows the options by which they do.
 
     Args:
-        config: a mapping or list, or the path of a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file.
+        config: a mapping or list, or the path of a ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file. YAML is read by
+            version 1.2, where ``1e-8`` is a number and ``yes`` a text. PyYAML reads the first as a text; such texts in
+            a mapping count as the numbers that they are.
 
     Raises:
         ConfigError: a ``ValueError`` whose message has the path of the entry inside the file: unknown keys (with the
@@ -115,16 +119,17 @@ def _read(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     try:
         if path.suffix in (".yaml", ".yml", ".json"):  # YAML contains JSON
-            return yaml.safe_load(text)
+            return YAML(typ="safe", pure=True).load(text)
         if path.suffix == ".toml":
             return tomllib.loads(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError) as error:
+    except (YAMLError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(str(path), f"does not parse: {error}") from error
     raise ConfigError(str(path), f"expected .yaml, .yml, .toml or .json, found {path.suffix!r}")
 
 
 def _section(config: Any) -> tuple[Any, str, Any]:
     """The section of the loss, its path, and ``model.num_hierarchies``."""
+    config = numbers_read(config)
     if not isinstance(config, Mapping):
         return config, "loss", None
     model = config.get("model")

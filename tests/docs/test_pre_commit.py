@@ -55,6 +55,7 @@ def test_the_hooks_pass_on_a_clean_clone_and_change_nothing(tmp_path: Path) -> N
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PRE_COMMIT_HOME": str(tmp_path / "store"),
+        "PYTHONPATH": str(clone / "tools" / "checkout"),  # the clone, not what is installed
         # types and duplication are sessions of nox, and the second needs Node.js
         "SKIP": "mypy,duplication",
     }

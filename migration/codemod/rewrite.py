@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ..catalog import Symbol
 from .decide import Analysis
-from .imports import New, rewrite_from, rewrite_import
+from .edits.kinds.imports import New, rewrite_from, rewrite_import
 from .rules import Rules, Target
 from .scopes import Scope, callee, neighbours
 from .sites import Blocker, Site, Use

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .text import Edit, Source
+from ...text import Edit, Source
 
 _TOKEN = re.compile(
     r"(?P<word>\w+)|(?P<comment>#[^\r\n]*)|(?P<newline>\r\n|\r|\n)|(?P<mark>[.,()*;])|(?P<space>[ \t\f\\]+)"

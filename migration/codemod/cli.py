@@ -8,7 +8,7 @@ import sys
 from . import config
 from .closing import closing
 from .config import FORMATS, MAX_BYTES, NUMBERS
-from .errors import FileError
+from .errors import FileError, MissingExtra
 from .scout import Scout, Seen, builtin_texts, of_catalog, scout, search
 from .walk import KINDS, walk
 
@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(_parser().parse_args(given), survey)
     except FileError as error:
         print(f"codemod: {error.code}: {error}", file=sys.stderr)
+        return ERRORS
+    except MissingExtra as error:
+        print(f"codemod: {error}", file=sys.stderr)
         return ERRORS
     except KeyboardInterrupt:
         print("codemod: interrupted", file=sys.stderr)
@@ -111,9 +114,8 @@ def _rules(options: argparse.Namespace) -> Rules:
     except CatalogError as error:
         raise FileError("TL092", str(error)) from error
     rules = Rules(catalog, options.numbers, tuple(_names(options.select)), tuple(_names(options.ignore)))
-    rules.width = config.line_length(
-        (options.stdin_filename or ".") if options.paths == ["-"] else (options.paths or ["."])[0]
-    )
+    start = (options.stdin_filename or ".") if options.paths == ["-"] else (options.paths or ["."])[0]
+    rules.width, rules.python = config.style(start)
     known = {name for s in catalog.symbols for name in (s.system, s.old, s.name, f"{s.system}:{s.old}", *s.all_paths)}
     for name in (*rules.select, *rules.ignore):
         if name not in known and not (name in RULES and name in rules.ignore):

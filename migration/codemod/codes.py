@@ -225,8 +225,10 @@ RULES: Final[dict[str, Rule]] = {
     "TL095": Rule(
         "result refused",
         "error",
-        "The rewritten file would not parse, or a second run would change it again; the file was left as it is. "
-        "This is a defect of the codemod: please report it.",
+        "The rewritten file would not parse (on the Python that runs, or on the oldest that `requires-python` names, if "
+        "one of them read it before), would break the block around the code, or would be changed again by a second run; "
+        "or the edit has no place. The file was left as it is, and its losses stay in all files. Where the report names "
+        "no reason in the code, this is a defect of the codemod: please report it.",
     ),
     "TL096": Rule("file cannot be written", "error", "The file has uncommitted changes (`--force` overrides that), somebody else changed it during the run, or the operating system refused."),
 }  # fmt: skip

@@ -36,12 +36,20 @@ def load(start: str) -> dict[str, Any]:
     return _table(file) if file else {}
 
 
-def line_length(start: str) -> int:
-    """The line length that the nearest pyproject.toml sets for ruff or black; 88, as theirs, if it sets none."""
+def style(start: str) -> tuple[int, tuple[int, int]]:
+    """What the nearest pyproject.toml says of the code: its line length, and the oldest Python that it is for.
+
+    The line length is the one for ruff or black, or 88, as theirs; Python is the one that runs, if none is named.
+    """
+    import re  # an empty run needs none
+
     file = _nearest(start)
-    tools = _parsed(file, _read(file)).get("tool", {}) if file else {}
-    found = [tools.get(tool, {}).get("line-length") for tool in ("ruff", "black")]
-    return next((length for length in found if isinstance(length, int)), 88)
+    data = _parsed(file, _read(file)) if file else {}
+    found = [data.get("tool", {}).get(tool, {}).get("line-length") for tool in ("ruff", "black")]
+    wanted = str(data.get("project", {}).get("requires-python", ""))
+    oldest = re.search(r"(?:>=|~=|==|>)\s*(\d+)(?:\.(\d+))?", wanted)
+    python = (int(oldest[1]), int(oldest[2] or 0)) if oldest else sys.version_info[:2]
+    return next((length for length in found if isinstance(length, int)), 88), python
 
 
 def _nearest(start: str) -> str:

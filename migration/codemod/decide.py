@@ -129,8 +129,7 @@ class Analysis(Instances, Lookups):
             if len(self.blockers) > before:
                 return True
             made.append(use)
-        texts = {tuple((e.start, e.end, e.new) for e in use.edits) for use in made}
-        if len(texts) > 1:
+        if len({tuple(use.edits) for use in made}) > 1:
             return False
         for use in made[1:]:
             use.edits = []
@@ -195,8 +194,8 @@ class Analysis(Instances, Lookups):
             for problem in conversion.problems:
                 self.block(use.symbol, call, calls.problem_code(problem), f"{use.symbol.name}: {problem}")
             return None
-        use.edits += conversion.edits
-        if conversion.edits and any(edit.new or edit.end > edit.start for edit in conversion.edits):
+        if conversion.request is not None:
+            use.edits.append(conversion.request)
             use.changes.append(("TL006", call.lineno, f"arguments of {use.symbol.name}"))
         use.changes += [(code, call.lineno, f"{use.symbol.name}: {text}") for code, text in conversion.notes]
         return conversion
@@ -221,7 +220,8 @@ class Analysis(Instances, Lookups):
             problem = conversion.problems[0] if conversion.problems else f"{later[0]} may be passed later"
             self.block(symbol, call, "TL030", f"{symbol.name} in partial: {problem}")
             return
-        use.edits += conversion.edits
+        if conversion.request is not None:
+            use.edits.append(conversion.request)
         use.changes.append(("TL006", call.lineno, f"arguments of {symbol.name}"))
         use.changes += [(code, call.lineno, f"{symbol.name}: {text}") for code, text in conversion.notes]
         instance: Instance = (symbol, case, use.target)

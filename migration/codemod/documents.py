@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
 from .errors import FileError
 from .jsontext import Node, parse_json
 from .syntax import parse, parses
-from .text import Edit, Source, apply
+from .text import NEWLINE, Edit, Source, apply
 
 _LANGUAGES = {"python", "py", "python3", "py3", "pyi", "pycon", "ipython", "ipython3", "python-repl", "pytb"}
 _FENCE = re.compile(
@@ -30,6 +31,7 @@ _CELL_MAGIC = re.compile(r"\s*%%(\w+)")
 _PYTHON_MAGICS = {"time", "timeit", "capture", "prun", "python", "python3"}
 _LINE_MAGIC = re.compile(r"\s*(%{1,2}(?:time|timeit|prun)\b(?: +-\w+(?: *[\d.]+)?)*) +(?=[^\s#-])")
 _ASSIGNED = re.compile(r"(\s*[\w.,\[\]\"' ]+=\s*)[!%](?=.)")
+_WORD = re.compile(r"\w+|[^\w]")
 _MAGIC = re.compile(r"\s*(?:%{1,2}\w|!|\?|[\w.]+\?+\s*$)")
 
 
@@ -53,30 +55,42 @@ class Part:
     bad: list[tuple[int, str]] = field(default_factory=list)
     cells: list[tuple[int, int, Node]] = field(default_factory=list)
 
-    def carry(self, edits: Iterable[Edit], file_text: str, newline: str) -> list[Edit]:
-        """The edits in terms of the file.
+    def carry(self, edits: Iterable[Edit], file_text: str) -> list[Edit]:
+        """Edits of whole statements in terms of the file.
 
         Raises:
             FileError: an edit reaches over what belongs together.
         """
         if self.cells:
-            return self._cells(edits, file_text)
-        carried = []
-        for edit in edits:
-            first = next((p for p in self.pieces if p.start <= edit.start <= p.end), None)
-            last = next((p for p in reversed(self.pieces) if p.start <= edit.end <= p.end), None)
-            if first is None or last is None or first.prefix != last.prefix:
-                raise FileError("TL095", "an edit crosses the border of a code block")
-            if edit.start != edit.end and last.start == edit.end and last is not first:
-                last = next(p for p in self.pieces if p.end == edit.end - 1 or p.start < edit.end <= p.end)
-            new = edit.new
-            if first.prefix:
-                lead = first.prefix
-                if lead.rstrip().endswith(">>>") and not new.startswith(("from", "import")):
-                    lead = lead.replace(">>>", "...")
-                new = re.sub(r"(\r\n|\r|\n)(?!$)", lambda m, lead=lead: m.group() + lead, new)  # type: ignore[misc]  # lambda
-            carried.append(Edit(first.place + edit.start - first.start, last.place + edit.end - last.start, new))
-        return carried
+            small = [part for edit in edits for part in refined(self.text[edit.start : edit.end], edit)]
+            return self._cells(small, file_text)
+        return [self._lines(edit, file_text) for edit in edits]
+
+    def _lines(self, edit: Edit, file_text: str) -> Edit:
+        """The edit of lines that stand behind a prompt, an indentation or a mark of a quotation."""
+        pieces = [piece for piece in self.pieces if edit.start <= piece.start < edit.end]
+        ends = [piece.place + piece.end - piece.start for piece in pieces]
+        between = [file_text[end : piece.place] for end, piece in zip(ends, pieces[1:], strict=False)]
+        if not pieces or pieces[0].start != edit.start or any("\n" in gap or "\r" in gap for gap in between):
+            raise FileError("TL095", "an edit crosses the border of a code block")
+        old, new = split_lines(self.text[edit.start : edit.end]), split_lines(edit.new)
+        prompt = pieces[0].prefix.rstrip().endswith(">>>")
+        head = tail = 0
+        if not prompt:  # lines that stay keep what is before them
+            most = min(len(old), len(new)) - 1
+            head = next((i for i in range(most) if old[i] != new[i]), most)
+            tail = next((i for i in range(most - head) if old[-1 - i] != new[-1 - i]), most - head)
+        firsts = _first_lines(edit.new) if prompt else set()
+        lead = pieces[0].prefix
+        parts = [new[head]]
+        for number in range(head + 1, len(new) - tail):
+            before = lead if not prompt or number in firsts else lead.replace(">>>", "...")
+            parts.append((before if new[number].strip() else before.rstrip()) + new[number])
+        text = "".join(parts)
+        last = len(old) - 1 - tail
+        if not file_text[pieces[last].place : ends[last]].endswith(("\n", "\r")):
+            text = text.rstrip("\r\n")
+        return Edit(pieces[head].place, ends[last], text)
 
     def _cells(self, edits: Iterable[Edit], file_text: str) -> list[Edit]:
         todo: dict[int, list[Edit]] = {}
@@ -84,13 +98,44 @@ class Part:
             index = next((i for i, (s, e, _) in enumerate(self.cells) if s <= edit.start and edit.end <= e), None)
             if index is None:
                 raise FileError("TL095", "an edit crosses the border of a cell")
-            start = self.cells[index][0]
+            start, _, node = self.cells[index]
+            shown = self.text[edit.start : edit.end]
+            if _cell_text(node)[edit.start - start : edit.end - start] != shown:
+                raise FileError("TL095", "an edit crosses a magic of the notebook")
             todo.setdefault(index, []).append(Edit(edit.start - start, edit.end - start, edit.new))
         carried = []
         for index, own in todo.items():
             node = self.cells[index][2]
             carried.append(Edit(node.start, node.end, _render(node, apply(_cell_text(node), own), file_text)))
         return carried
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text with their ends, as Python counts them in source."""
+    ends = [match.end() for match in NEWLINE.finditer(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if start < end]
+
+
+def refined(old: str, edit: Edit) -> list[Edit]:
+    """An edit as edits of what differs, by words."""
+    words, others = (_WORD.findall(text) for text in (old, edit.new))
+    at = [edit.start]
+    for word in words:
+        at.append(at[-1] + len(word))
+    matcher = SequenceMatcher(None, words, others, autojunk=False)
+    return [
+        Edit(at[first], at[last], "".join(others[begin:end]))
+        for kind, first, last, begin, end in matcher.get_opcodes()
+        if kind != "equal"
+    ]
+
+
+def _first_lines(text: str) -> set[int]:
+    """The lines at which the statements of ``text`` begin, from 0."""
+    found: set[int] = set()
+    for statement in parse(text).body:
+        found.add(min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", ()))]) - 1)
+    return found
 
 
 def _blank(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What goes wrong with one file."""
+"""What goes wrong with one file, or with all of them."""
 
 
 class FileError(Exception):
@@ -7,3 +7,7 @@ class FileError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class MissingExtra(Exception):
+    """A library that is needed is not installed; the message names the extra that has it."""

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from ..catalog import Case, ResultKey, Symbol
 from . import calls
+from .edits import requests
+from .edits.requests import Request
 from .references import References
 from .rules import Target, converts, renames
 from .scopes import FUNCTIONS, Scope, callee, is_none
 from .signatures import positional
 from .sites import Instance
-from .text import Edit
 
 TRANSPARENT = frozenset({
     "to", "cuda", "cpu", "xpu", "eval", "train", "double", "float", "half", "bfloat16", "requires_grad_", "apply",
@@ -198,9 +199,7 @@ class Instances(References):
         for symbol, case, target in made:
             new = case.members.get(name.value) if not target.twin else None
             if isinstance(new, str) and new != name.value:
-                start, end = self.source.span(name)
-                quote = self.source.text[start]
-                edit = Edit(start, end, f"{quote}{new}{quote}")
+                edit = requests.Key(*self.source.span(name), new)
                 self.string_edits.append(
                     (
                         symbol,
@@ -248,8 +247,7 @@ class Instances(References):
             return
         new = news[0]
         if new != node.attr and isinstance(new, str):
-            _, end = self.source.span(node)
-            edit = Edit(end - len(node.attr), end, new)
+            edit = requests.Member(*self.source.span(node), new)
             target = self.rules.target(symbol, found[0])
             self.string_edits.append(
                 (symbol, target, [edit], self.finding(node, "TL011", "change", f"{node.attr} -> {new}", symbol.name))
@@ -278,15 +276,15 @@ class Instances(References):
             for problem in conversion.problems:
                 self.block(symbol, call, calls.problem_code(problem), f"call of {symbol.name}: {problem}")
             plans.append((instance, conversion))
-        texts = {tuple((e.start, e.end, e.new) for e in plan.edits) for _, plan in plans}
-        if len(texts) > 1 or (not pure and texts != {()}):
+        asked = {plan.request for _, plan in plans}
+        if len(asked) > 1 or (not pure and asked != {None}):
             for symbol, _, _ in made:
                 self.block(symbol, call, "TL037", f"this call may be of {symbol.name} or of something else")
             return
         (symbol, case, target), plan = plans[0]
-        if plan.edits:
+        if plan.request is not None:
             finding = self.finding(call, "TL009", "change", f"arguments of a call of {symbol.name}", symbol.name)
-            self.string_edits.append((symbol, target, plan.edits, finding))
+            self.string_edits.append((symbol, target, [plan.request], finding))
         self.forwarded[call] = made
         self._result_kind(call, made)
 
@@ -298,9 +296,9 @@ class Instances(References):
             if old == new or {old, new} == {"dict", "LossOutput"}:
                 continue
             if old == "tensor" and new == "LossOutput" and len(made) == 1:
-                _, end = self.source.span(call)
+                take = requests.Take(*self.source.span(call), "loss")
                 finding = self.finding(call, "TL010", "change", f"{symbol.name} returns a LossOutput", symbol.name)
-                self.string_edits.append((symbol, target, [Edit(end, end, ".loss")], finding))
+                self.string_edits.append((symbol, target, [take], finding))
                 continue
             self.block(symbol, call, "TL041", f"{symbol.name} returns {new} instead of {old}")
 
@@ -375,18 +373,13 @@ class Instances(References):
         if rule.new is None:
             self.block(symbol, key, "TL041", f"{symbol.name}: the result has no {name!r} any more: {rule.drop}")
             return
-        start, end = self.source.span(key)
+        edits: list[Request] = []
         nested_key = "." in rule.old and rule.old != name
+        if nested_key or rule.new != name:
+            edits.append(requests.Key(*self.source.span(key), rule.new))
         if nested_key:
-            assert subscript is not None
             assert isinstance(inner, ast.Subscript)
-            _, stop = self.source.span(inner)
-            _, begin = self.source.span(subscript)
-            edits = [Edit(start, end, _quoted(self.source.text[start:end], rule.new)), Edit(begin, stop, "")]
-        elif rule.new == name:
-            edits = []
-        else:
-            edits = [Edit(start, end, _quoted(self.source.text[start:end], rule.new))]
+            edits.append(requests.Flatten(*self.source.span(inner)))
         if edits:
             finding = self.finding(key, "TL010", "change", f"{rule.old} -> {rule.new}", symbol.name)
             self.string_edits.append((symbol, target, edits, finding))
@@ -397,9 +390,3 @@ class Instances(References):
 def _is_membership(compare: ast.Compare, container: ast.expr) -> bool:
     """``key in container``."""
     return isinstance(compare.ops[0], (ast.In, ast.NotIn)) and compare.comparators == [container]
-
-
-def _quoted(old: str, new: str) -> str:
-    """``new`` in the quotes of ``old``."""
-    quote = next((c for c in old if c in "'\""), '"')
-    return f"{quote}{new}{quote}"

@@ -18,6 +18,7 @@ from .config import MAX_BYTES
 from .configs import Converter, Result
 from .decide import Analysis
 from .documents import Part, document, notebook
+from .edits.perform import perform
 from .errors import FileError
 from .files import Encoded, check_writable, decode, read
 from .places import module_names, package_names
@@ -26,7 +27,7 @@ from .rules import Rules, Target
 from .scout import Scout, Seen, of_catalog, search
 from .sections import Sections
 from .sites import Blocker
-from .syntax import parse
+from .syntax import parse, plain
 from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
 from .walk import walk
 
@@ -81,14 +82,13 @@ class Module:
     packages: list[str]
     modules: list[str]
     analysis: Analysis
+    kind: str = "python"
     part: Part | None = None
     """Set for notebooks and documents, whose Python is only a part of the file."""
 
     def carried(self, edits: list[Edit]) -> list[Edit]:
         """Edits of the source in terms of the file."""
-        if self.part is None:
-            return edits
-        return self.part.carry(edits, self.encoded.text, self.source.newline)
+        return edits if self.part is None else self.part.carry(edits, self.encoded.text)
 
 
 class Project:
@@ -109,6 +109,10 @@ class Project:
         self.configs: dict[str, Encoded] = {}
         self.python_files: list[str] = []
         self.look = look or of_catalog(self.rules.catalog)
+        self.made: dict[str, tuple[Plan, Change | None]] = {}
+        """What was decided for each Python file and notebook."""
+        self.kept: dict[str, str] = {}
+        """Symbols that stay because of a file that cannot be changed."""
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -174,8 +178,8 @@ class Project:
             elif modules:
                 self.modules[path] = modules[0]
 
-    def load(self, path: str, encoded: Encoded, kind: str) -> list[Module]:
-        """The modules in a file: one, or the parts of a document.
+    def load(self, path: str, encoded: Encoded, kind: str, again: bool = False) -> list[Module]:
+        """The modules in a file: one, or the parts of a document; ``again``: nothing is reported.
 
         Raises:
             FileError: it cannot be parsed.
@@ -193,7 +197,7 @@ class Project:
         loaded = []
         for part in parts:
             for line, what in part.bad:
-                if self.look.old.words.search(what.encode()):
+                if not again and self.look.old.words.search(what.encode()):
                     if kind == "notebook":
                         raise FileError("TL090", what.partition(":")[0])
                     self.outcome.findings.append(
@@ -202,7 +206,7 @@ class Project:
             source = Source(part.text, path, part.lines)
             tree = parse(part.text)
             analysis = self._analysis(source, tree, [], [], standalone=True)
-            loaded.append(Module(path, encoded, source, tree, [], [], analysis, part))
+            loaded.append(Module(path, encoded, source, tree, [], [], analysis, kind, part))
         return loaded
 
     def _mention(self, path: str, text: str) -> None:
@@ -236,17 +240,51 @@ class Project:
                 self.error(path, "TL093", "nested too deeply")
                 del self.modules[path]
         self._settle_unwritable()
-        for module in self.modules.values():
-            for symbol, target in module.analysis.used_targets():
-                context.used.setdefault(self.rules.key(symbol), {}).setdefault(target.path, target)
         blockers = [b for m in self.modules.values() for b in m.analysis.blockers]
         while True:
+            context.used = self._used_targets()
             self._block(blockers)
             blockers = []
-            for plan in (Rewriter(m.analysis, context).make() for m in self.modules.values()):
+            plans = {path: Rewriter(m.analysis, context).make() for path, m in self.modules.items()}
+            for plan in plans.values():
                 blockers += [b for b in plan.blockers if not context.blocked(b.symbol)]
-            if not blockers:
+            if not blockers and self._makes(plans, context):
                 return context
+
+    def _used_targets(self) -> dict[str, dict[str, Target]]:
+        """What the calls in all files become, by symbol and path."""
+        used: dict[str, dict[str, Target]] = {}
+        for module in self.modules.values():
+            for symbol, target in module.analysis.used_targets():
+                used.setdefault(self.rules.key(symbol), {}).setdefault(target.path, target)
+        return used
+
+    def _makes(self, plans: Mapping[str, Plan], context: Context) -> bool:
+        """Make the new text of each file; what one of them cannot take stays everywhere, and all is decided anew."""
+        self.made = {}
+        well = True
+        for path, plan in plans.items():
+            module = self.modules[path]
+            try:
+                self.made[path] = plan, self._change(path, [(module, plan)], context, module.kind)
+            except FileError as error:
+                self._fail(module, error)
+                self._keep(module, plan.symbols)
+                well = False
+        return well
+
+    def _fail(self, module: Module, error: FileError) -> None:
+        """Leave a file out."""
+        del self.modules[module.path]
+        self.error(module.path, error.code, str(error))
+
+    def _keep(self, module: Module, symbols: Iterable[str] = ()) -> None:
+        """What a file that stays uses stays everywhere."""
+        found = [use.symbol for use in module.analysis.uses]
+        found += [site.symbol for site in module.analysis.sites.values() if site.symbol is not None]
+        for key in {*map(self.rules.key, found), *symbols}:
+            self.rules.blocked.add(key)
+            self.kept.setdefault(key, module.path)
 
     def _settle_unwritable(self) -> None:
         """Links are left out; what a read-only file uses stays everywhere."""
@@ -257,12 +295,9 @@ class Project:
             except FileError as error:
                 if not (module.analysis.sites or module.analysis.stars):
                     continue
-                del self.modules[path]
-                self.error(path, error.code, str(error))
+                self._fail(module, error)
                 if not os.path.islink(path):
-                    self.rules.blocked.update(self.rules.key(use.symbol) for use in module.analysis.uses)
-                    sites = (site.symbol for site in module.analysis.sites.values())
-                    self.rules.blocked.update(self.rules.key(symbol) for symbol in sites if symbol is not None)
+                    self._keep(module)
 
     def _block(self, blockers: Iterable[Blocker], rules: Rules | None = None) -> None:
         rules = rules or self.rules
@@ -379,11 +414,16 @@ class Project:
         """Make, check and collect the changes of all files."""
         noted: set[str] = set()
         for path, module in self.modules.items():
-            kind = "python" if module.part is None else "notebook"
-            self._collect(path, [(module, Rewriter(module.analysis, context).make())], context, kind, noted)
+            plan, change = self.made[path]
+            self._collect([(module, plan)], change, context, noted)
         for path, modules in self.documents.items():
             plans = [(m, self._document_plan(m, context)) for m in modules]
-            self._collect(path, plans, context, "document", noted)
+            try:
+                change = self._change(path, plans, context, "document")
+            except FileError as error:
+                self.error(path, error.code, str(error))
+                change = None
+            self._collect(plans, change, context, noted)
         used = {
             self.rules.key(site.symbol)
             for module in self.modules.values()
@@ -413,20 +453,12 @@ class Project:
                 return plan
 
     def _collect(
-        self, path: str, plans: list[tuple[Module, Plan]], context: Context, kind: str, noted: set[str]
+        self, plans: list[tuple[Module, Plan]], change: Change | None, context: Context, noted: set[str]
     ) -> None:
-        edits: list[Edit] = []
         for module, plan in plans:
             self._left_alone(module, context)
             self.outcome.findings += [f for f in plan.findings if f.level == "left"]
             self.outcome.findings += [f for symbol, f in module.analysis.notes if symbol is None]
-        try:
-            for module, plan in plans:
-                edits += module.carried(plan.edits)
-            change = self._change(path, plans, edits, context, kind) if edits else None
-        except FileError as error:
-            self.error(path, error.code, str(error))
-            return
         if change is None:
             return
         self.outcome.changes.append(change)
@@ -491,16 +523,31 @@ class Project:
             if site.symbol is not None and site.editable and context.blocked(site.symbol):
                 cause = reasons.get(site.symbol.name)
                 if cause is None or cause.path != module.path:
-                    where = f"{cause.path}:{cause.line} ({cause.code})" if cause else "a file that cannot be written"
+                    file = self.kept.get(self.rules.key(site.symbol), "another file")
+                    where = f"{cause.path}:{cause.line} ({cause.code})" if cause else f"{file}, which cannot be changed"
                     message = f"{site.symbol.name} stays, because of {where}"
                     self.outcome.findings.append(
                         module.analysis.finding(site.statement, "TL043", "left", message, site.symbol.name)
                     )
 
-    def _change(
-        self, path: str, plans: list[tuple[Module, Plan]], edits: list[Edit], context: Context, kind: str
-    ) -> Change | None:
-        encoded = plans[0][0].encoded
+    def _change(self, path: str, plans: list[tuple[Module, Plan]], context: Context, kind: str) -> Change | None:
+        """The new text of a file.
+
+        Raises:
+            FileError: an edit cannot be made, or its result would be wrong.
+        """
+        encoded = plans[0][0].encoded if plans else None
+        edits: list[Edit] = []
+        expected = ""
+        for module, plan in plans:
+            made = self._perform(module, plan, kind)
+            edits += module.carried(made)
+            result = apply(module.source.text, made)
+            if made and not plain(result) and plain(module.source.text):
+                raise FileError("TL095", "the Python that runs would not read the result")
+            expected += result
+        if encoded is None or not edits:
+            return None
         try:
             text = apply(encoded.text, edits)
         except ValueError as error:
@@ -508,32 +555,38 @@ class Project:
         if text == encoded.text:
             return None
         new = encoded.encode(text)
-        self._verify(path, Encoded(new, text, encoded.encoding, encoded.mark), context, kind)
+        self._verify(path, Encoded(new, text, encoded.encoding, encoded.mark), context, kind, expected)
         changes = [f for _, plan in plans for f in plan.findings if f.level == "change"]
         symbols = {symbol for _, plan in plans for symbol in plan.symbols}
         return Change(path, encoded.data, new, encoded.text, text, symbols, changes)
 
-    def _verify(self, path: str, encoded: Encoded, context: Context, kind: str) -> None:
-        """The result must parse, and a second run must not change it.
+    def _perform(self, module: Module, plan: Plan, kind: str) -> list[Edit]:
+        before = max((len(piece.prefix) for piece in module.part.pieces), default=0) if module.part else 0
+        width, python = self.rules.width - before, self.rules.python
+        return perform(module.source, module.tree, plan.edits, width, python, whole=kind == "document")
+
+    def _verify(self, path: str, encoded: Encoded, context: Context, kind: str, expected: str) -> None:
+        """The result must parse, be what was ``expected``, and a second run must not change it.
 
         Raises:
             FileError: it does not.
         """
         try:
-            modules = self.load(path, encoded, kind)
+            modules = self.load(path, encoded, kind, again=True)
         except FileError as error:
             raise FileError("TL095", f"the result would not parse: {error}") from error
-        edits: list[Edit] = []
+        if kind != "python" and "".join(module.source.text for module in modules) != expected:
+            raise FileError("TL095", "the result would break the block around the code")
         for again in modules:
             if any(_repeats(node) for node in again.analysis.scopes.scope_of):
                 raise FileError("TL095", "the result would pass an argument twice")
             if kind == "document":
-                edits += self._document_plan(again, context).edits
-                continue
-            again.analysis.run()
-            edits += Rewriter(again.analysis, context).make().edits
-        if edits and apply(modules[0].source.text, edits) != modules[0].source.text:
-            raise FileError("TL095", "a second run would change the result again")
+                plan = self._document_plan(again, context)
+            else:
+                again.analysis.run()
+                plan = Rewriter(again.analysis, context).make()
+            if self._perform(again, plan, kind):
+                raise FileError("TL095", "a second run would change the result again")
 
     def _numbers(self, change: Change, context: Context, noted: set[str]) -> None:
         """Say once per row what differs from the old loss, and which names went to the frozen twin."""

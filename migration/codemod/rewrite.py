@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from ..catalog import Symbol
 from .decide import Analysis
-from .edits.kinds.imports import New, rewrite_from, rewrite_import
+from .edits import requests
+from .edits.requests import New, Request
 from .rules import Rules, Target
 from .scopes import Scope, callee, neighbours
 from .sites import Blocker, Site, Use
-from .text import Edit, Finding
+from .text import Finding
 
 _PATH = re.compile(r"\.*[A-Za-z_]\w*(?:[.:][A-Za-z_]\w*)*\Z")
 _RESOLVERS = frozenset(
@@ -55,9 +56,9 @@ class Context:
 
 @dataclass
 class Plan:
-    """Edits and findings of one file, and the symbols that turned out not to be movable."""
+    """What is asked of the edits, the findings of one file, and the symbols that turned out not to be movable."""
 
-    edits: list[Edit] = field(default_factory=list)
+    edits: list[Request] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     blockers: list[Blocker] = field(default_factory=list)
     symbols: set[str] = field(default_factory=set)
@@ -101,10 +102,8 @@ class Rewriter:
                 self.plan.symbols.add(self.rules.key(symbol))
         self._strings()
         for node, outputs in self.outputs.items():
-            if isinstance(node, ast.ImportFrom):
-                self.plan.edits += rewrite_from(self.source, node, outputs)
-            elif isinstance(node, ast.Import):
-                self.plan.edits += rewrite_import(self.source, node, outputs)
+            pairs = tuple((index, tuple(news)) for index, news in sorted(outputs.items()))
+            self.plan.edits.append(requests.Import(*self.source.span(node), pairs))
         return self.plan
 
     # -- small helpers ---------------------------------------------------------------------------------------------
@@ -273,8 +272,7 @@ class Rewriter:
 
     def _rename(self, node: ast.expr, old: str, new: str) -> None:
         if isinstance(node, ast.Name) and new != old:
-            start, end = self.source.span(node)
-            self.plan.edits.append(Edit(start, end, new))
+            self.plan.edits.append(requests.Name(*self.source.span(node), new))
 
     def _kept(self, local: str, scope: Scope, sites: list[Site]) -> bool:
         """Whether somebody may rely on the local name: see the rules of TL001."""
@@ -321,10 +319,7 @@ class Rewriter:
             resolved = self.scopes.resolve(local, self.scopes.scope_of[node])
             if resolved is None or resolved[0] is not scope:
                 continue
-            start, end = self.source.span(node)
-            raw = self.source.text[start:end]
-            for match in re.finditer(rf"(?<![\w.]){re.escape(local)}(?!\w)", raw):
-                self.plan.edits.append(Edit(start + match.start(), start + match.end(), new))
+            self.plan.edits.append(requests.Text(*self.source.span(node), local, new, words=True))
             self.plan.findings.append(self.analysis.finding(node, "TL005", "change", f"{local} -> {new}", local))
 
     def _output(self, site: Site, news: list[New]) -> None:
@@ -411,9 +406,7 @@ class Rewriter:
         if site in self.analysis.chain_sites:
             if len(modules) > 1 or left:
                 return None
-            start, end = self.source.span(site.statement)
-            quote = self.source.text[start]
-            self.plan.edits.append(Edit(start, end, f"{quote}{modules[0]}{quote}"))
+            self.plan.edits.append(requests.Key(*self.source.span(site.statement), modules[0]))
             return {modules[0]: ""}
         dotted = isinstance(site.statement, ast.Import) and not site.alias.asname
         pairs: list[tuple[str, str]] = []
@@ -469,19 +462,13 @@ class Rewriter:
         node = use.node
         text = f"({', '.join(texts)})" if len(texts) > 1 else texts[0]
         if isinstance(node, ast.Call):
-            name = node.args[1]
-            start, end = self.source.span(name)
-            quote = self.source.text[start]
-            self.plan.edits.append(Edit(start, end, f"{quote}{targets[0].name}{quote}"))
+            self.plan.edits.append(requests.Key(*self.source.span(node.args[1]), targets[0].name))
             if site not in self.analysis.chain_sites:
-                start, end = self.source.span(node.args[0])
-                self.plan.edits.append(Edit(start, end, texts[0].rpartition(".")[0]))
+                self.plan.edits.append(requests.Name(*self.source.span(node.args[0]), texts[0].rpartition(".")[0]))
         elif site in self.analysis.chain_sites and isinstance(node, ast.Attribute):
-            _, end = self.source.span(node)
-            self.plan.edits.append(Edit(end - len(node.attr), end, targets[0].name))
+            self.plan.edits.append(requests.Member(*self.source.span(node), targets[0].name))
         else:
-            start, end = self.source.span(node)
-            self.plan.edits.append(Edit(start, end, text))
+            self.plan.edits.append(requests.Name(*self.source.span(node), text))
 
     # -- star imports ----------------------------------------------------------------------------------------------
 
@@ -569,7 +556,7 @@ class Rewriter:
         at = raw.find(value)
         module = self.analysis.absolute_path(value)
         if module in self.rules.modules:
-            self._module_string(node, module, start + at, start + at + len(value), at >= 0)
+            self._module_string(node, module, at >= 0)
             return
         dotted = value.replace(":", ".")
         path = dotted
@@ -602,7 +589,7 @@ class Rewriter:
         rest = rest.replace(member, new_member, 1) if member else rest
         colon = ":" in value[: len(path)]
         new = f"{target.module}{':' if colon else '.'}{target.name}{rest}"
-        self.plan.edits.append(Edit(start + at, start + at + len(value), new))
+        self.plan.edits.append(requests.Text(start, end, value, new))
         self.change(node, "TL004", f"{value} -> {new}", symbol)
 
     def _parents(self, dotted: str) -> Iterable[str]:
@@ -634,7 +621,7 @@ class Rewriter:
             for other in neighbours(node, self.scopes.parents.get(node))
         )
 
-    def _module_string(self, node: ast.Constant, module: str, start: int, end: int, plain: bool) -> None:
+    def _module_string(self, node: ast.Constant, module: str, plain: bool) -> None:
         parent = self.scopes.parents.get(node)
         names = self.rules.in_module.get(module, {})
         for other in neighbours(node, parent):
@@ -653,11 +640,10 @@ class Rewriter:
                 if len(targets) != 1 or not plain or (as_key and targets[0].name != other.value):
                     self.block(symbol, node, "TL040", f"table of lazy imports: {other.value} has another name now")
                     return
-                self.plan.edits.append(Edit(start, end, targets[0].module))
+                place = self.source.span(node)
+                self.plan.edits.append(requests.Text(*place, str(node.value), targets[0].module))
                 if targets[0].name != other.value:
-                    first, last = self.source.span(other)
-                    quote = self.source.text[first]
-                    self.plan.edits.append(Edit(first, last, f"{quote}{targets[0].name}{quote}"))
+                    self.plan.edits.append(requests.Key(*self.source.span(other), targets[0].name))
                 self.change(node, "TL004", f"{module}.{other.value} -> {targets[0].path}", symbol)
                 return
         symbols = {id(s): s for s in names.values()}.values()
@@ -666,7 +652,7 @@ class Rewriter:
         if self._resolved(node):
             if len(modules) == 1 and plain and not any(self.context.blocked(s) for s in symbols):
                 new = modules.pop()
-                self.plan.edits.append(Edit(start, end, new))
+                self.plan.edits.append(requests.Text(*self.source.span(node), str(node.value), new))
                 self.change(node, "TL004", f"{module} -> {new}", next(iter(symbols)))
                 return
             for symbol in symbols:

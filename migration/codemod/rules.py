@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,8 @@ class Rules:
     ignore: tuple[str, ...] = ()
     width: int = 88
     """Longest line that a call may get."""
+    python: tuple[int, int] = sys.version_info[:2]
+    """The oldest Python that the code is for."""
     blocked: set[str] = field(default_factory=set)
     reexports: dict[str, Symbol] = field(default_factory=dict)
     foreign: set[str] = field(default_factory=set)

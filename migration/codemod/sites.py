@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..catalog import Case, Symbol
+from .edits.requests import Request
 from .rules import Rules, Target
 from .scopes import Scope, Scopes
-from .text import Edit, Finding, Source
+from .text import Finding, Source
 
 
 @dataclass(eq=False)
@@ -42,7 +43,7 @@ class Use:
     kind: str
     site: Site | None
     target: Target | None = None
-    edits: list[Edit] = field(default_factory=list)
+    edits: list[Request] = field(default_factory=list)
     changes: list[tuple[str, int, str]] = field(default_factory=list)
 
 
@@ -91,7 +92,7 @@ class Imports:
         self.constructed: dict[ast.Call, list[Instance]] = {}
         self.forwarded: dict[ast.Call, list[Instance]] = {}
         self.handled: set[ast.AST] = set()
-        self.string_edits: list[tuple[Symbol, Target, list[Edit], Finding]] = []
+        self.string_edits: list[tuple[Symbol, Target, list[Request], Finding]] = []
         self.interesting: set[str] = set()
         self.looked_up: set[str] = set()
         self.self_attributes: dict[tuple[ast.AST, str], list[ast.AST]] = {}

@@ -54,6 +54,15 @@ def parses(text: str) -> bool:
     return True
 
 
+def plain(text: str) -> bool:
+    """Whether the Python that runs reads ``text``."""
+    try:
+        _parsed(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
 def _parsed(text: str | bytes) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

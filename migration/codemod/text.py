@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-_NEWLINE = re.compile(r"\r\n|\r|\n")
+NEWLINE = re.compile(r"\r\n|\r|\n")
 SKIP = re.compile(r"#\s*codemod:\s*skip(?!-file)\b")
 SKIP_FILE = re.compile(r"^\s*#\s*codemod:\s*skip-file\b", re.M)
 
@@ -46,9 +46,9 @@ class Source:
         self.text = text
         self.path = path
         self.lines = lines
-        self.starts = [0, *(match.end() for match in _NEWLINE.finditer(text))]
+        self.starts = [0, *(match.end() for match in NEWLINE.finditer(text))]
         self.ascii = text.isascii()
-        first = _NEWLINE.search(text)
+        first = NEWLINE.search(text)
         self.newline = first.group() if first else "\n"
 
     def offset(self, line: int, column: int) -> int:
@@ -84,7 +84,7 @@ class Source:
 
     def line_end(self, offset: int) -> int:
         """Offset of the newline (or of the end of the text) that ends the line of ``offset``."""
-        match = _NEWLINE.search(self.text, offset)
+        match = NEWLINE.search(self.text, offset)
         return match.start() if match else len(self.text)
 
     def indent(self, offset: int) -> str:
@@ -131,17 +131,16 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     return "".join(parts)
 
 
-def unparsed(value: object) -> str:
-    """Python source of a literal, with double quotes."""
+def unparsed(value: object, quote: str = '"') -> str:
+    """Python source of a literal, with double quotes, or with ``quote``."""
     if isinstance(value, str):
         body = repr(value)
-        return body if '"' in value or "\\" in value else f'"{value}"'
-    if isinstance(value, list):
-        return f"[{', '.join(map(unparsed, value))}]"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(unparsed, value))}{',' if len(value) == 1 else ''})"
+        return body if quote in value or body[1:-1] != value else f"{quote}{value}{quote}"
+    if isinstance(value, (list, tuple)):
+        items = ", ".join(unparsed(item, quote) for item in value)
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' if len(value) == 1 else ''})"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{unparsed(key)}: {unparsed(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{unparsed(key, quote)}: {unparsed(item, quote)}" for key, item in value.items()) + "}"
     return repr(value)
 
 
@@ -151,33 +150,3 @@ def literal(node: ast.expr) -> tuple[bool, object]:
         return True, ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False, None
-
-
-_REST_OF_LINE = re.compile(r"[ \t]*,?[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n)")
-_COMMA = re.compile(r"\s*,?\s*")
-
-
-def remove_items(source: Source, items: Sequence[tuple[int, int]], doomed: set[int], close: int) -> list[Edit]:
-    """Delete some of the comma-separated ``items`` that end before the bracket at ``close``."""
-
-    def line(index: int) -> Edit | None:
-        """The lines of an item that has them for itself."""
-        start, end = items[index]
-        rest = _REST_OF_LINE.match(source.text, end)
-        return Edit(source.line_start(start), rest.end(), "") if rest and source.starts_line(start) else None
-
-    edits: list[Edit] = []
-    kept = [index for index in range(len(items)) if index not in doomed]
-    tail = kept[-1] + 1 if kept else 0
-    for index in sorted(doomed):
-        own = line(index)
-        if index >= tail and not all(map(line, range(tail, len(items)))):
-            # what is behind the last one that stays goes at once, with the comma before it
-            end = items[-1][1]
-            if kept:
-                return [*edits, Edit(items[tail - 1][1], end, "")]
-            comma = _COMMA.match(source.text, end)
-            return [Edit(items[0][0], min(comma.end(), close) if comma else end, "")]
-        following = next((other for other in kept if other > index), index)
-        edits.append(own or Edit(items[index][0], items[following][0], ""))
-    return edits

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 
+import libcst as cst
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training_losses.migration.catalog import builtin_catalog
+from training_losses.migration.codemod.edits.kinds.calls import Row, changed
 from training_losses.migration.codemod.project import rewrite_text
 from training_losses.migration.codemod.rules import Rules
-from training_losses.migration.codemod.text import Source, apply, remove_items
 from training_losses.migration.translate import translate
 
 CATALOG = builtin_catalog()
@@ -45,11 +46,12 @@ def _joined(items: list[str], layout: tuple[str, list[str], str]) -> str:
 @given(layouts(5), st.integers(1, 5), st.sets(st.integers(0, 4)))
 def test_items_are_removed_from_any_layout(layout: tuple[str, list[str], str], count: int, doomed: set[int]) -> None:
     items = [f"a{n}={n}" for n in range(count)]
-    text = f"x = f({_joined(items, layout)})\n"
-    spans = [(text.index(item), text.index(item) + len(item)) for item in items]
+    call = cst.ensure_type(cst.parse_expression(f"f({_joined(items, layout)})"), cst.Call)
     gone = {n for n in doomed if n < count}
-    new = apply(text, remove_items(Source(text, "a.py"), spans, gone, len(text) - 2))
-    assert _keywords(new) == {f"a{n}": n for n in range(count) if n not in gone}
+    new = changed(Row.of(call), gone, []).put(call)
+    text = f"x = {cst.Module([]).code_for_node(new)}\n"
+    assert _keywords(text) == {f"a{n}": n for n in range(count) if n not in gone}
+    assert Row.of(call).put(call).deep_equals(call)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -9,6 +9,7 @@ line's own parser; those of the seven situations in the guide run. A block behin
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 import shlex
@@ -204,6 +205,9 @@ def check_command(words: list[str]) -> None:
         return
     if program in ("training_losses", "training-losses"):
         parse(rest)
+    elif program == "libcst.tool":
+        module, _, name = rest[rest.index("-x") + 1].rpartition(".")
+        assert hasattr(importlib.import_module(module), name), words
     elif program == "nox":
         sessions = re.findall(r"^def (\w+)\(session", (ROOT / "noxfile.py").read_text(encoding="utf-8"), re.M)
         for name in rest[1:] if rest[:1] == ["-s"] else rest:

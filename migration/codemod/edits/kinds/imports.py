@@ -1,31 +1,136 @@
-"""Rewrites import statements in place: names, modules, comments and parentheses stay where they are."""
+"""Imports: names and modules change in place; a statement whose names part is split, with its comments."""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...text import Edit, Source
+import libcst as cst
 
-_TOKEN = re.compile(
-    r"(?P<word>\w+)|(?P<comment>#[^\r\n]*)|(?P<newline>\r\n|\r|\n)|(?P<mark>[.,()*;])|(?P<space>[ \t\f\\]+)"
-)
+from .. import requests
+from ..base import Editor, expression, newline_in, register
+from ..requests import New
+
 _PRAGMA = re.compile(r"#\s*(noqa|type:|pylint|pragma|isort|fmt|pyright|ruff|mypy)")
+_SPACE = cst.SimpleWhitespace(" ")
+Outputs = Mapping[int, Sequence[New]]
 
 
-@dataclass(frozen=True)
-class New:
-    """One name that the rewritten statement binds. ``module`` is empty in ``import a.b``."""
+@register
+class Imports(Editor):
+    """Rewrites import statements where they stand."""
 
-    module: str
-    name: str
-    asname: str | None = None
+    order = 5
+    serves = (requests.Import,)
 
-    @property
-    def text(self) -> str:
-        return f"{self.name} as {self.asname}" if self.asname and self.asname != self.name else self.name
+    def _outputs(self, node: cst.BaseSmallStatement) -> Outputs:
+        return {index: news for asked in self.wanted.of(node, requests.Import) for index, news in asked.outputs}
+
+    def leave_Import(self, original_node: cst.Import, updated_node: cst.Import) -> cst.Import:
+        names: list[cst.ImportAlias] = []
+        outputs = self._outputs(original_node)
+        for index, alias in enumerate(updated_node.names):
+            texts = list(dict.fromkeys(new.text for new in outputs.get(index, ())))
+            if not texts or texts == [_text(alias)]:
+                names.append(alias)
+                continue
+            made = _statement(f"import {', '.join(texts)}")
+            assert isinstance(made, cst.Import)
+            names += [*made.names[:-1], made.names[-1].with_changes(comma=alias.comma)]
+        return updated_node.with_changes(names=names)
+
+    def leave_ImportFrom(
+        self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom
+    ) -> cst.ImportFrom | cst.FlattenSentinel[cst.BaseSmallStatement]:
+        outputs = self._outputs(original_node)
+        if not outputs:
+            return updated_node
+        if _in_place(original_node, outputs):
+            return _replaced(updated_node, outputs)
+        lines = _Split(self.wanted.module, original_node, outputs).statements("; ")
+        made = [_statement(line) for line in lines]
+        made[-1] = made[-1].with_changes(semicolon=original_node.semicolon)
+        return cst.FlattenSentinel(made)
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.SimpleStatementLine | cst.FlattenSentinel[cst.BaseStatement]:
+        node = original_node.body[0]
+        outputs = self._outputs(node)
+        alone = len(original_node.body) == 1 and isinstance(node.semicolon, cst.MaybeSentinel)
+        if not (outputs and alone and isinstance(node, cst.ImportFrom)) or _in_place(node, outputs):
+            return updated_node
+        rest = original_node.trailing_whitespace
+        comment = rest.comment.value if rest.comment else ""
+        made = [
+            cst.ensure_type(cst.parse_statement(text), cst.SimpleStatementLine)
+            for text in _Split(self.wanted.module, node, outputs).statements("", comment)
+        ]
+        made[0] = made[0].with_changes(leading_lines=[*original_node.leading_lines, *made[0].leading_lines])
+        if made[-1].trailing_whitespace.comment is None:
+            made[-1] = made[-1].with_changes(trailing_whitespace=rest)
+        return cst.FlattenSentinel(made)
+
+
+def _statement(text: str) -> cst.BaseSmallStatement:
+    return cst.ensure_type(cst.parse_statement(text), cst.SimpleStatementLine).body[0]
+
+
+def _text(alias: cst.ImportAlias) -> str:
+    name = alias.evaluated_name
+    return f"{name} as {alias.evaluated_alias}" if alias.evaluated_alias else name
+
+
+def _aliases(node: cst.ImportFrom) -> Sequence[cst.ImportAlias]:
+    return () if isinstance(node.names, cst.ImportStar) else node.names
+
+
+# -- in place -------------------------------------------------------------------------------------------------------
+
+
+def _in_place(node: cst.ImportFrom, outputs: Outputs) -> bool:
+    """Whether each name becomes one name, all of them of one module."""
+    count = len(_aliases(node)) or 1
+    modules = {new.module for news in outputs.values() for new in news}
+    texts = {news[0].text for news in outputs.values() if len(news) == 1}
+    return len(outputs) == len(texts) == count and len(modules) == 1
+
+
+def _replaced(node: cst.ImportFrom, outputs: Outputs) -> cst.ImportFrom:
+    (module,) = {new.module for news in outputs.values() for new in news}
+    if isinstance(node.names, cst.ImportStar):
+        node = node.with_changes(
+            names=[_renamed(cst.ImportAlias(cst.Name("_")), outputs[0][0])],
+            whitespace_after_import=node.whitespace_after_import if _text_of(node.whitespace_after_import) else _SPACE,
+        )
+    else:
+        node = node.with_changes(names=[_renamed(alias, outputs[i][0]) for i, alias in enumerate(node.names)])
+    made = expression(module)
+    if node.module is not None and not node.relative and node.module.deep_equals(made):
+        return node
+    spaces = {
+        name: _SPACE
+        for name in ("whitespace_after_from", "whitespace_before_import")
+        if not _text_of(getattr(node, name))
+    }
+    return node.with_changes(module=made, relative=(), **spaces)
+
+
+def _text_of(space: cst.BaseParenthesizableWhitespace) -> str:
+    return space.value if isinstance(space, cst.SimpleWhitespace) else "\n"
+
+
+def _renamed(alias: cst.ImportAlias, new: New) -> cst.ImportAlias:
+    if _text(alias) == new.text:
+        return alias
+    if alias.asname is not None and new.asname == alias.evaluated_alias:
+        return alias.with_changes(name=cst.Name(new.name))
+    known = new.asname if new.asname and new.asname != new.name else None
+    return alias.with_changes(name=cst.Name(new.name), asname=cst.AsName(name=cst.Name(known)) if known else None)
+
+
+# -- split ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -35,141 +140,106 @@ class _Item:
     behind: str = ""
 
 
-def _tokens(text: str, start: int, end: int) -> Iterator[tuple[str, str, int, int]]:
-    position = start
-    while position < end:
-        match = _TOKEN.match(text, position)
-        if match is None:
-            position += 1
-            continue
-        yield str(match.lastgroup), match.group(), match.start(), match.end()
-        position = match.end()
+class _Split:
+    """A ``from`` import whose names go to several modules, as the text of several statements."""
 
+    def __init__(self, module: cst.Module, node: cst.ImportFrom, outputs: Outputs) -> None:
+        self.module, self.node = module, node
+        self.head = ""
+        self.closing: list[str] = []
+        self.inner = "    "
+        self.items = [_Item(_text(alias)) for alias in _aliases(node)] or [_Item("*")]
+        self._comments()
+        self.groups: dict[str, list[_Item]] = {}
+        for index, item in enumerate(self.items):
+            if index not in outputs:
+                stays = self._code(*node.relative) + (self._code(node.module) if node.module else "")
+                self.groups.setdefault(stays, []).append(item)
+                continue
+            for number, new in enumerate(outputs[index]):
+                made = _Item(new.text, item.above if number == 0 else [], item.behind if number == 0 else "")
+                group = self.groups.setdefault(new.module, [])
+                if all(made.text != other.text for other in group):
+                    group.append(made)
 
-def module_span(source: Source, node: ast.ImportFrom) -> tuple[int, int]:
-    """Where the module of ``from module import ...`` stands."""
-    start, end = source.span(node)
-    first = last = -1
-    for kind, text, at, to in _tokens(source.text, start + len("from"), end):
-        if kind == "word" and text == "import" and first >= 0 and (source.text[at - 1] != "." or not node.module):
-            break
-        if kind in ("word", "mark"):
-            first = at if first < 0 else first
-            last = to
-    return first, last
+    def _code(self, *nodes: cst.CSTNode) -> str:
+        return "".join(map(self.module.code_for_node, nodes))
 
+    # -- comments of the statement
 
-def rewrite_from(source: Source, node: ast.ImportFrom, outputs: Mapping[int, Sequence[New]]) -> list[Edit]:
-    """Edits for ``from module import names`` where alias ``i`` becomes ``outputs[i]`` (absent: stays)."""
-    modules = {new.module for news in outputs.values() for new in news}
-    at, to = module_span(source, node)
-    if len(outputs) == len(node.names) and len(modules) == 1 and all(len(news) == 1 for news in outputs.values()):
-        edits = []
-        if len({(news[0].text) for news in outputs.values()}) == len(outputs):
-            if source.text[at:to] != next(iter(modules)):
-                glue = " " if source.text[at - 1 : at].isalnum() else ""
-                tail = " " if source.text[to : to + 1].isalnum() else ""
-                edits.append(Edit(at, to, glue + next(iter(modules)) + tail))
-            for index, (new,) in outputs.items():
-                edits += _alias_edit(source, node.names[index], new)
-            return edits
-    return _split(source, node, outputs)
+    def _comments(self) -> None:
+        """Give each comment to the name behind it, or before it on its line."""
+        aliases = _aliases(self.node)
+        opening = self.node.lpar.whitespace_after if isinstance(self.node.lpar, cst.LeftParen) else None
+        self._gap(opening, -1)
+        for index, alias in enumerate(aliases):
+            if alias.asname is not None:
+                for space in (alias.asname.whitespace_before_as, alias.asname.whitespace_after_as):
+                    self.items[index].above += [text for text, _ in _comments_of(space)]
+            if isinstance(alias.comma, cst.Comma):
+                self._gap(alias.comma.whitespace_before, index)
+                self._gap(alias.comma.whitespace_after, index)
+        if isinstance(self.node.rpar, cst.RightParen):
+            self._gap(self.node.rpar.whitespace_before, len(aliases) - 1)
+        between = [alias.comma.whitespace_after for alias in aliases[:-1] if isinstance(alias.comma, cst.Comma)]
+        lines = (one for one in (opening, *between) if isinstance(one, cst.ParenthesizedWhitespace))
+        self.inner = next((one.last_line.value for one in lines), self.inner)
 
+    def _gap(self, space: cst.BaseParenthesizableWhitespace | None, before: int) -> None:
+        """Comments between the item ``before`` and the next one."""
+        for text, own_line in _comments_of(space):
+            if own_line and before + 1 < len(self.items):
+                self.items[before + 1].above.append(text)
+            elif own_line:
+                self.closing.append(text)
+            elif before >= 0:
+                self.items[before].behind = f"{self.items[before].behind}  {text}".strip()
+            else:
+                self.head = text
 
-def _alias_edit(source: Source, alias: ast.alias, new: New) -> list[Edit]:
-    start, end = source.span(alias)
-    if alias.asname and new.asname == alias.asname:
-        name_end = start + len(alias.name)
-        return [] if alias.name == new.name else [Edit(start, name_end, new.name)]
-    return [] if source.text[start:end] == new.text else [Edit(start, end, new.text)]
+    # -- statements
 
+    def statements(self, joint: str, rest: str = "") -> list[str]:
+        """The statements; ``joint`` is set where they share a line, ``rest`` is the comment behind the last one."""
+        made = []
+        for number, module in enumerate(self.groups):
+            last = number == len(self.groups) - 1
+            made.append(
+                self._one(module, self.head if number == 0 else "", self.closing if last else [], joint, rest, last)
+            )
+        if not joint and _PRAGMA.match(rest):
+            made = [s if "#" in s.rpartition("\n")[2] else f"{s}  {rest}" for s in made[:-1]] + made[-1:]
+        return made
 
-def _split(source: Source, node: ast.ImportFrom, outputs: Mapping[int, Sequence[New]]) -> list[Edit]:
-    start, end = source.span(node)
-    at, to = module_span(source, node)
-    items, head, tail = _items(source, node, to, end)
-    groups: dict[str, list[_Item]] = {}
-    for index, item in enumerate(items):
-        if index not in outputs:
-            groups.setdefault(source.text[at:to], []).append(item)
-            continue
-        for number, new in enumerate(outputs[index]):
-            made = _Item(new.text, item.above if number == 0 else [], item.behind if number == 0 else "")
-            group = groups.setdefault(new.module, [])
-            if all(made.text != other.text for other in group):
-                group.append(made)
-    indent = source.indent(start)
-    line_rest = source.text[end : source.line_end(end)].strip()
-    own_lines = source.starts_line(start) and not line_rest.startswith(";")
-    multiline = "\n" in source.text[start:end].replace("\r", "\n")
-    inner = indent + "    "
-    for alias in node.names:
-        alias_start, _ = source.span(alias)
-        if source.starts_line(alias_start):
-            inner = source.indent(alias_start)
-            break
-    statements = []
-    for number, (module, group) in enumerate(groups.items()):
-        opening = head if number == 0 else ""
-        closing = tail if number == len(groups) - 1 else []
-        noted = opening or closing or any(item.behind or item.above for item in group)
-        if own_lines and len(group) == 1 and not closing:
+    def _one(self, module: str, opening: str, closing: list[str], joint: str, rest: str, last: bool) -> str:
+        group = self.groups[module]
+        if not joint and len(group) == 1 and not closing:
             (item,) = group
             comments = [c for c in (opening, item.behind) if c]
-            above = "".join(f"{comment}{source.newline}{indent}" for comment in item.above)
-            if not (comments and number == len(groups) - 1 and line_rest):
-                behind = f"  {'  '.join(comments)}" if comments else ""
-                statements.append(f"{above}from {module} import {item.text}{behind}")
-                continue
-        if noted or (multiline and len(group) > 1):
-            lines = [f"from {module} import (" + (f"  {opening}" if opening else "")]
-            for item in group:
-                lines += [f"{inner}{comment}" for comment in item.above]
-                lines.append(f"{inner}{item.text}," + (f"  {item.behind}" if item.behind else ""))
-            lines += [f"{inner}{comment}" for comment in closing]
-            statements.append(source.newline.join([*lines, f"{indent})"]))
-        else:
-            statements.append(f"from {module} import {', '.join(item.text for item in group)}")
-    if own_lines and _PRAGMA.match(line_rest):
-        statements = [s if "#" in s.rpartition("\n")[2] else f"{s}  {line_rest}" for s in statements[:-1]] + statements[
-            -1:
-        ]
-    joint = source.newline + indent if own_lines else "; "
-    return [Edit(start, end, joint.join(statements))]
+            if not (comments and last and rest):
+                above = "".join(f"{comment}\n" for comment in item.above)
+                return f"{above}from {module} import {item.text}" + (f"  {'  '.join(comments)}" if comments else "")
+        several = newlines(self._code(self.node)) and len(group) > 1
+        if not (opening or closing or several or any(item.behind or item.above for item in group)):
+            return f"from {module} import {', '.join(item.text for item in group)}"
+        lines = [f"from {module} import (" + (f"  {opening}" if opening else "")]
+        for item in group:
+            lines += [f"{self.inner}{comment}" for comment in item.above]
+            lines.append(f"{self.inner}{item.text}," + (f"  {item.behind}" if item.behind else ""))
+        lines += [f"{self.inner}{comment}" for comment in closing]
+        return "\n".join([*lines, ")"])
 
 
-def _items(source: Source, node: ast.ImportFrom, begin: int, end: int) -> tuple[list[_Item], str, list[str]]:
-    """The names of a statement with their comments; the comment behind the bracket; the comments before its end."""
-    spans = [source.span(alias) for alias in node.names]
-    items = [_Item(alias.name if not alias.asname else f"{alias.name} as {alias.asname}") for alias in node.names]
-    head = ""
-    pending: list[str] = []
-    for kind, text, at, _ in _tokens(source.text, begin, end):
-        if kind != "comment":
-            continue
-        before = [index for index, span in enumerate(spans) if span[1] <= at]
-        after = [index for index, span in enumerate(spans) if span[0] >= at]
-        inside = [index for index, span in enumerate(spans) if span[0] < at < span[1]]
-        if source.starts_line(at):
-            if after:
-                items[after[0]].above.append(text)
-            else:
-                pending.append(text)
-        elif inside:
-            items[inside[0]].above.append(text)
-        elif before:
-            items[before[-1]].behind = f"{items[before[-1]].behind}  {text}".strip()
-        else:
-            head = text
-    return items, head, pending
+def newlines(text: str) -> bool:
+    """Whether a text has several lines."""
+    return "\n" in text or "\r" in text
 
 
-def rewrite_import(source: Source, node: ast.Import, outputs: Mapping[int, Sequence[New]]) -> list[Edit]:
-    """Edits for ``import a.b, c as d`` where alias ``i`` becomes ``outputs[i]``."""
-    edits = []
-    for index, news in outputs.items():
-        start, end = source.span(node.names[index])
-        text = ", ".join(dict.fromkeys(new.text for new in news))
-        if text != source.text[start:end]:
-            edits.append(Edit(start, end, text))
-    return edits
+def _comments_of(space: cst.BaseParenthesizableWhitespace | None) -> Iterator[tuple[str, bool]]:
+    """Comments in white space, and whether they have a line for themselves."""
+    if space is not None and newline_in(space) and isinstance(space, cst.ParenthesizedWhitespace):
+        if space.first_line.comment is not None:
+            yield space.first_line.comment.value, False
+        for line in space.empty_lines:
+            if line.comment is not None:
+                yield line.comment.value, True

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from .base_contrastive import BaseContrastiveLoss, ContrastiveOptions, Ids
-from .base_loss import REDUCTIONS, BaseLoss, require_choice, require_features, require_number, require_numbers
+from .base_loss import (
+    REDUCTIONS,
+    BaseLoss,
+    kind_of,
+    require_choice,
+    require_features,
+    require_floating,
+    require_number,
+    require_numbers,
+    require_one_dtype,
+    require_tensors,
+)
 from .base_supervised import BaseSupervisedLoss
 from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
 from .momentum import MomentumEncoder
@@ -27,8 +38,12 @@ __all__ = [
     "ProjectionHead",
     "ProjectionMixin",
     "TemperatureScalingMixin",
+    "kind_of",
     "require_choice",
     "require_features",
+    "require_floating",
     "require_number",
     "require_numbers",
+    "require_one_dtype",
+    "require_tensors",
 ]

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..functional import reduce
@@ -60,18 +61,56 @@ def require_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, found {value!r}")
 
 
+def kind_of(value: Any) -> str:
+    """What was found in place of something else: dtype and shape of a tensor, the type of anything else."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    module = type(value).__module__
+    name = type(value).__qualname__
+    return "None" if value is None else name if module == "builtins" else f"{module}.{name}"
+
+
+def require_tensors(hint: str = "", /, **named: Any) -> None:
+    """Raise ``ValueError`` unless all are tensors (no arrays, lists, results of a tuple); ``hint`` ends the message."""
+    for name, x in named.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name} must be a tensor, found {kind_of(x)}{hint}")
+
+
+def require_floating(hint: str = "", /, **named: Any) -> None:
+    """``require_tensors``, of a floating dtype."""
+    require_tensors(hint, **named)
+    for name, x in named.items():
+        if not x.is_floating_point():
+            raise ValueError(f"{name} must be floating point, found {kind_of(x)}")
+
+
+def require_one_dtype(**named: Tensor) -> None:
+    """Raise ``ValueError`` for float64 beside float32 (matrix products do not mix; half precision becomes float32)."""
+    double = [x.dtype == torch.float64 for x in named.values()]
+    if any(double) and not all(double):
+        found = ", ".join(f"{name} {x.dtype}" for name, x in named.items())
+        raise ValueError(f"{' and '.join(named)} must have one dtype, found {found}")
+
+
 def require_features(rows: int = 1, /, **named: Tensor) -> None:
-    """Raise ``ValueError`` unless all are floating ``[B, D]`` tensors of one shape, with ``rows`` (1 or 2) or more."""
-    found = ", ".join(f"{name} {list(x.shape)}" for name, x in named.items())
-    if any(x.dim() != 2 for x in named.values()) or len({x.shape for x in named.values()}) > 1:
-        raise ValueError(f"{' and '.join(named)} must have one common shape [B, D], found {found}")
+    """Raise ``ValueError`` unless all are floating ``[B, D]`` tensors of one shape, with ``rows`` (1 or 2) or more.
+
+    Sizes may be symbols of a compiler: they are compared, and become text only where there is something to say.
+    """
+    require_floating(**named)
+    first = next(iter(named.values()))
+    if any(x.dim() != 2 or x.shape != first.shape for x in named.values()):
+        raise ValueError(f"{' and '.join(named)} must have one common shape [B, D], found {_shapes(named)}")
     for name, x in named.items():
         if x.shape[0] == 0:
             raise ValueError(f"{name} is an empty batch, found shape {list(x.shape)}; at least one row is needed")
         if x.shape[0] < rows:
-            raise ValueError(f"at least two rows are needed, found {found}")
-        if not x.is_floating_point():
-            raise ValueError(f"{name} must be floating point, found {x.dtype}")
+            raise ValueError(f"at least two rows are needed, found {_shapes(named)}")
+
+
+def _shapes(named: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {list(x.shape)}" for name, x in named.items())
 
 
 class BaseLoss(nn.Module, ABC):

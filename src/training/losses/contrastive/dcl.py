@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..base import BaseContrastiveLoss, require_features, require_numbers
-from ..functional import dot_similarity, masked_logsumexp
+from ..functional import dot_similarity, masked_logsumexp, view_matches
 from ..loss_registry import LossRegistry
 
 
@@ -66,7 +66,7 @@ class DecoupledContrastiveLoss(BaseContrastiveLoss):
         if batch == 1:
             return self.apply_reduction(z.sum(dim=1) * 0)
         similarity = dot_similarity(z, z)
-        matched = torch.cat([similarity.diagonal(batch), similarity.diagonal(-batch)])
+        matched = view_matches(similarity)
         negative = ~torch.eye(batch, dtype=torch.bool, device=z.device).repeat(2, 2)
         attraction = self.scale_by_temperature(matched)
         if self.sigma is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..base import BaseContrastiveLoss, Ids, LossOutput, require_numbers
-from ..functional import pair_info_nce
+from ..functional import fill_diagonal, pair_info_nce
 from ..loss_registry import LossRegistry
 
 
@@ -64,7 +64,7 @@ class DynamicTemperatureLoss(BaseContrastiveLoss):
     def forward(self, vision_features: Tensor, text_features: Tensor, match_ids: Ids | None = None) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``."""
         similarity, positive = self.match_pairs(vision_features, text_features, match_ids)
-        near = _masked_mean(similarity, positive if self.include_paired else positive.clone().fill_diagonal_(False))
+        near = _masked_mean(similarity, positive if self.include_paired else fill_diagonal(positive.clone(), False))
         far = _masked_mean(similarity, ~positive)
         factor = self.offset + self.amplitude * (self.sharpness * (far - near)).exp()
         temperature = (self.temperature * factor).clamp(self.min_temperature, self.max_temperature)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_features
-from ..functional import bank_logsumexp_max, dot_similarity, encode_ids
+from ..functional import bank_logsumexp_max, dot_similarity, encode_ids, fill_diagonal
 from ..loss_registry import LossRegistry
 
 
@@ -86,7 +86,8 @@ class MoCoLoss(BaseContrastiveLoss):
         key_v, key_t = self.normalize(vision_keys.detach(), text_keys.detach())
         ids = None if match_ids is None else encode_ids(match_ids, device=query_v.device)
         masked = ids if self.mask_same_id else None
-        others = self.create_positive_mask(query_v.shape[0], masked, device=query_v.device).fill_diagonal_(False)
+        same = self.create_positive_mask(query_v.shape[0], masked, device=query_v.device)
+        others = fill_diagonal(same, False)
         entries = {"queue_fill": self.text_queue.fill_ratio}
         if self.enqueue_before_logits:
             self._store(key_v, key_t, ids)

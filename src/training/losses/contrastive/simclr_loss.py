@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..base import BaseContrastiveLoss, ContrastiveOptions, LossOutput, require_features
-from ..functional import dot_similarity
+from ..functional import dot_similarity, view_matches
 from ..loss_registry import LossRegistry
 
 
@@ -56,7 +56,7 @@ class SimCLRLoss(BaseContrastiveLoss):
         """Accuracy and mean similarities."""
         z, batch = torch.cat([z_a, z_b]), z_a.shape[0]
         similarity = dot_similarity(z, z)
-        matched = torch.cat([similarity.diagonal(batch), similarity.diagonal(-batch)])
+        matched = view_matches(similarity)
         others = ~torch.eye(batch, dtype=torch.bool, device=z.device).repeat(2, 2)
         accuracy = (matched > similarity.masked_fill(~others, float("-inf")).amax(dim=1)).float().mean()
         negative = (similarity * others).sum() / others.sum().clamp(min=1)

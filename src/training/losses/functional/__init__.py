@@ -28,8 +28,10 @@ from .retrieval import retrieval_metrics as retrieval_metrics
 from .retrieval import retrieval_recall as retrieval_recall
 from .similarity import dot_similarity as dot_similarity
 from .similarity import encode_ids as encode_ids
+from .similarity import fill_diagonal as fill_diagonal
 from .similarity import l2_normalize as l2_normalize
 from .similarity import match_mask as match_mask
+from .similarity import view_matches as view_matches
 from .soft_dtw import soft_dtw as soft_dtw
 from .streaming import bank_logsumexp as bank_logsumexp
 from .streaming import bank_logsumexp_max as bank_logsumexp_max

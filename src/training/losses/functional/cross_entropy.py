@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .precision import upcast
-from .similarity import dot_similarity, match_mask
+from .similarity import dot_similarity, fill_diagonal, match_mask
 
 
 def reduce(loss: Tensor, reduction: str, num_valid: Tensor | int | None = None) -> Tensor:
@@ -98,7 +98,7 @@ def info_nce(
 def self_logits(z: Tensor, temperature: float | Tensor) -> Tensor:
     """Inner products of all rows over the temperature, ``[N, N]``; those with itself count nothing in a softmax."""
     logits = dot_similarity(z, z) / temperature
-    return logits.fill_diagonal_(torch.finfo(logits.dtype).min)
+    return fill_diagonal(logits, torch.finfo(logits.dtype).min)
 
 
 def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:
@@ -129,6 +129,6 @@ def supervised_contrastive(
     if features.dim() != 2 or labels.shape != features.shape[:1]:
         found = f"{list(features.shape)} and {list(labels.shape)}"
         raise ValueError(f"features must be [N, D] and labels [N], found {found}")
-    positive = match_mask(labels).fill_diagonal_(False)
+    positive = fill_diagonal(match_mask(labels), False)
     loss = info_nce(self_logits(features, temperature), positive)
     return reduce(loss, reduction, positive.any(dim=1).sum())

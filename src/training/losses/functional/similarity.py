@@ -51,6 +51,22 @@ def encode_ids(ids: Tensor | Sequence[int] | Sequence[str], *, device: torch.dev
     raise ValueError(f"ids must be all integers or all strings, found {kinds}")
 
 
+def fill_diagonal(matrix: Tensor, value: float) -> Tensor:
+    """``matrix`` ``[R, C]`` with ``value`` on its diagonal, in place.
+
+    ``Tensor.fill_diagonal_`` would tie a compiled graph to one size.
+    """
+    matrix.diagonal().fill_(value)
+    return matrix
+
+
+def view_matches(similarity: Tensor) -> Tensor:
+    """Entries of the pairs ``(i, p(i))``, ``[2B]``, where ``p(i)`` is the other view of row ``i`` of ``[z_a; z_b]``."""
+    batch = similarity.shape[0] // 2
+    # not diagonal(batch): an offset would tie a compiled graph to one size
+    return torch.cat([similarity[:batch, batch:].diagonal(), similarity[batch:, :batch].diagonal()])
+
+
 def match_mask(row_ids: Tensor, column_ids: Tensor | None = None) -> Tensor:
     """Boolean ``[R, C]``: row id equals column id (the same ids on both sides by default)."""
     return row_ids[:, None] == (row_ids if column_ids is None else column_ids)[None, :]

@@ -10,7 +10,15 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_numbers
-from ..functional import dot_similarity, encode_ids, info_nce, match_mask, supervised_contrastive, uniform_targets
+from ..functional import (
+    dot_similarity,
+    encode_ids,
+    fill_diagonal,
+    info_nce,
+    match_mask,
+    supervised_contrastive,
+    uniform_targets,
+)
 from ..loss_registry import LossRegistry
 
 
@@ -114,7 +122,7 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
             return self.output(self.apply_reduction(rows), **metrics)
         zero = self.apply_reduction(vision.sum(dim=1) * 0)
         parts = dict.fromkeys(("intra_vision", "intra_text", "cross_modal"), zero)
-        others = positive.fill_diagonal_(False)
+        others = fill_diagonal(positive, False)
         if self.contrast_mode != "cross":
             for name, x in (("vision", vision), ("text", text)):
                 logits = self.scale_by_temperature(dot_similarity(x, x))
@@ -130,7 +138,7 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
     def _part(self, logits: Tensor, positive: Tensor, weights: Tensor, *, without_self: bool = False) -> Tensor:
         extra = logits.detach().amax(dim=1) + math.log(self.log_epsilon) if self.log_epsilon else None
         if without_self:
-            logits.fill_diagonal_(torch.finfo(logits.dtype).min)
+            fill_diagonal(logits, torch.finfo(logits.dtype).min)
         terms = info_nce(logits, positive, negative_lse=extra) * weights
         return self.apply_reduction(terms, positive.any(dim=1).sum())
 

@@ -23,6 +23,7 @@ record::
   ``mean_count(inputs)`` is the divisor of ``"mean"`` when it is not the number of elements of ``"none"``.
 * ``bad`` maps a description to a function that breaks the inputs; each must raise ``ValueError``.  Without it, the
   first ``grad`` tensor loses its last row.
+* ``may_be_integers`` names floating inputs that may be integers as well (targets of a regression).
 * ``exempt`` maps a check (a test function's name without ``test_``) to the reason why it cannot hold.  An exemption
   from ``compiles`` must also stand in the class docstring.
 """
@@ -58,6 +59,7 @@ class LossRecord:
     mean_count: Callable[[Inputs], float] | None = None
     bad: Mapping[str, Callable[[Inputs], Inputs]] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
+    may_be_integers: tuple[str, ...] = ()
     batch: int = 4
     half_atol: float = 2e-3
 

@@ -216,6 +216,7 @@ RECORDS = [
         labelled(multi_label=True, class_weights=True),
         grad=PAIRS,
         variant="multi-label",
+        may_be_integers=("class_weights",),
         kwargs={"base_temperature": 0.1, "learnable_temperature": True, "metrics": True},
         reductions=REDUCTIONS,
         bad={

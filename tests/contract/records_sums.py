@@ -25,7 +25,10 @@ def tasks() -> dict[str, nn.Module]:
     return {"shape": nn.MSELoss(), "colour": nn.SmoothL1Loss()}
 
 
-NO_ROWS = {"empty_batch": "the terms decide what an empty batch is; those of torch give NaN"}
+NO_ROWS = {
+    "empty_batch": "the terms decide what an empty batch is; those of torch give NaN",
+    "inputs_of_another_kind_are_named": "the terms decide what they take",
+}
 
 RECORDS = [
     LossRecord(

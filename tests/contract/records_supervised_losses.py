@@ -30,6 +30,7 @@ RECORDS = [
         dense,
         ("logits",),
         variant="dense",
+        may_be_integers=("sample_weight",),
         kwargs={"class_weights": [1.0, 0.0, 2.0, 0.5]},
         reductions=ALL,
         mean_count=lambda i: float(
@@ -42,11 +43,19 @@ RECORDS = [
         dense,
         ("logits",),
         variant="elements",
+        may_be_integers=("sample_weight",),
         kwargs={"mean_over": "elements", "label_smoothing": 0.0},
         reductions=ALL,
         empty="finite",
     ),
-    LossRecord("mse", regression, ("prediction", "target"), reductions=ALL, empty="finite"),
+    LossRecord(
+        "mse",
+        regression,
+        ("prediction", "target"),
+        reductions=ALL,
+        empty="finite",
+        may_be_integers=("target", "sample_weight"),
+    ),
     LossRecord(
         "mse",
         regression,
@@ -55,5 +64,6 @@ RECORDS = [
         kwargs={"max_value": 1e8},
         reductions=ALL,
         empty="finite",
+        may_be_integers=("target", "sample_weight"),
     ),
 ]

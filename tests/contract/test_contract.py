@@ -9,6 +9,7 @@ import io
 import pickle
 import pkgutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,51 @@ def test_wrong_shapes_are_value_errors(record: LossRecord) -> None:
     for breakage in (record.bad or {"one row less": drop_row}).values():
         with pytest.raises(ValueError):
             record.build()(**breakage(record.make()))
+
+
+def floats_as(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """``value`` with every floating tensor changed."""
+    return pytree.tree_map(lambda t: change(t) if _is_floating(t) else t, value)
+
+
+def floating_inputs(record: LossRecord) -> list[str]:
+    return [name for name, v in record.make().items() if any(map(_is_floating, pytree.tree_leaves(v)))]
+
+
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+@for_records
+def test_inputs_of_another_kind_are_named(record: LossRecord) -> None:
+    kinds: dict[str, Callable[[Tensor], Any]] = {
+        "numpy.ndarray": lambda t: t.detach().numpy(),
+        "torch.int64": lambda t: t.detach().long(),
+    }
+    for name in floating_inputs(record):
+        for found, change in kinds.items():
+            if found == "torch.int64" and name in record.may_be_integers:
+                continue
+            given = record.make()
+            with pytest.raises(ValueError) as caught:
+                record.build()(**{**given, name: floats_as(given[name], change)})
+            assert {word for word in (name, found) if word in str(caught.value)} == {name, found}, str(caught.value)
+
+
+@for_records
+def test_float64_beside_float32_is_right_or_named(record: LossRecord) -> None:
+    for name in floating_inputs(record):
+        given = record.make()
+        refused = ""
+        try:
+            got = value(record.build()(**{**given, name: floats_as(given[name], Tensor.double)}))
+        except ValueError as error:
+            refused = str(error)
+        if refused:
+            assert {word for word in (name, "torch.float64") if word in refused} == {name, "torch.float64"}, refused
+            continue
+        want = value(record.build().double()(**floats_as(given, Tensor.double)))
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
 
 
 @for_records

@@ -124,7 +124,7 @@ def test_what_the_objective_does_not_take(given: Any, message: str) -> None:
 
 @pytest.mark.parametrize("given", [None, [[1.0]], torch.ones(5)])
 def test_what_is_no_sequence(given: Any) -> None:
-    with pytest.raises(ValueError, match=r"sequences must be \[N_i, D\] tensors"):
+    with pytest.raises(ValueError, match=r"embeddings must be \[N_i, D\] tensors"):
         IntraContrastLoss()(given)
     with pytest.raises(ValueError, match="x and y must"):
         SoftDTWLoss()(given, torch.ones(5, 4))

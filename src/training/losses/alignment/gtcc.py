@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import require_choice, require_number
+from ..base import require_choice, require_floating, require_number
 from ..functional import autocast_off
 from ..loss_registry import LossRegistry
 from .mixture_fit import FIT_METHODS, FIT_OBJECTIVES, fit_histogram_mixture
@@ -237,6 +237,8 @@ class GTCCLoss(PresetMixin):
 
     def _check(self, given: Sequences, drop_vectors: Sequence[Tensor] | None, epoch: int) -> None:
         require_number("epoch", epoch, low=0, integer=True)
+        if drop_vectors is not None:
+            require_floating(**{f"drop_vectors[{place}]": v for place, v in enumerate(drop_vectors)})
         if self.keep_floor_decay < 1:
             width = given.padded.shape[2] + 1
             found = None if drop_vectors is None else [list(v.shape) for v in drop_vectors]

@@ -89,7 +89,7 @@ class IntraContrastLoss(nn.Module):
 
     def forward(self, embeddings: Tensor, timestamps: Tensor | None = None) -> Tensor:
         """The contrast of ``[N, D]`` embeddings; no gradient goes to the ``[N]`` timestamps."""
-        sequences = Sequences.of([embeddings])
+        sequences = Sequences.of([embeddings], name="embeddings")
         if timestamps is not None and timestamps.shape != (len(embeddings),):
             raise ValueError(f"timestamps must be [{len(embeddings)}], found {list(timestamps.shape)}")
         return self.per_sequence(sequences, timestamps)[0]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput, require_choice, require_number, require_numbers
+from ..base import BaseLoss, LossOutput, kind_of, require_choice, require_number, require_numbers
 from ..loss_registry import LossRegistry
 from .gtcc import GTCCLoss
 from .lav import LAVLoss
@@ -185,13 +185,15 @@ class AlignmentObjective(BaseLoss):
             epoch: for GTCC, and for VAVA with ``step_source="epoch"``.
             step: training step, for VAVA with ``step_source="step"``.
         """
+        if not isinstance(model_output, Mapping | Sequence):
+            raise ValueError(f"model_output must be a batch, or a list of batches, found {kind_of(model_output)}")
         batches: list[Any] = [model_output] if isinstance(model_output, Mapping) else list(model_output)
         if not batches or any(not isinstance(batch, Mapping) or "outputs" not in batch for batch in batches):
             raise ValueError("model_output must be a batch, or a list of batches, with sequences under 'outputs'")
         batches = [{**batch, "outputs": listed(batch["outputs"])} for batch in batches]
         for batch in batches:
             # the losses do not see those that the budget leaves out
-            checked(batch["outputs"], 0)
+            checked(batch["outputs"], 0, "model_output['outputs']")
         if self.step_source == "step" and step is None:
             raise ValueError("step must be given for step_source='step', found None")
         zero = torch.stack([x.sum() * 0.0 for batch in batches for x in batch["outputs"]]).sum()

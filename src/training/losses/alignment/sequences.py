@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base import kind_of
 from ..functional import autocast_off, upcast
 
 __all__ = [
@@ -128,8 +129,8 @@ def listed(sequences: Any) -> Any:
     return [x[:n] for x, n in zip(batch, numbers, strict=True)]
 
 
-def checked(sequences: Any, minimum_frames: int) -> list[Tensor]:
-    """The sequences, half precision as float32; a padded batch as a list.
+def checked(sequences: Any, minimum_frames: int, name: str = "sequences") -> list[Tensor]:
+    """The sequences, half precision as float32; a padded batch as a list. Errors call them ``name``.
 
     Raises:
         ValueError: no list or padded batch, other shapes than ``[N_i, D]``, too few frames, mixed dtypes or devices.
@@ -137,18 +138,16 @@ def checked(sequences: Any, minimum_frames: int) -> list[Tensor]:
     sequences = listed(sequences)
     if isinstance(sequences, Tensor) or not isinstance(sequences, Sequence) or not len(sequences):
         found = f"shape {list(sequences.shape)}" if isinstance(sequences, Tensor) else repr(sequences)[:60]
-        raise ValueError(
-            f"sequences must be a non-empty list of [N_i, D] tensors, or ([S, L, D], lengths), found {found}"
-        )
-    shapes = [list(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in sequences]
+        raise ValueError(f"{name} must be a non-empty list of [N_i, D] tensors, or ([S, L, D], lengths), found {found}")
+    shapes = [list(x.shape) if isinstance(x, Tensor) else kind_of(x) for x in sequences]
     if any(not isinstance(x, Tensor) or x.dim() != 2 for x in sequences) or len({x.shape[1] for x in sequences}) > 1:
-        raise ValueError(f"sequences must be [N_i, D] tensors with one common D, found {shapes}")
+        raise ValueError(f"{name} must be [N_i, D] tensors with one common D, found {shapes}")
     if any(len(x) < minimum_frames or not x.shape[1] for x in sequences):
-        raise ValueError(f"sequences must have at least {minimum_frames} frame(s) and one feature, found {shapes}")
+        raise ValueError(f"{name} must have at least {minimum_frames} frame(s) and one feature, found {shapes}")
     kinds = {(x.dtype, x.device) for x in sequences}
     if len(kinds) > 1 or not sequences[0].is_floating_point():
         raise ValueError(
-            "sequences must share one floating dtype and one device, found "
+            f"{name} must share one floating dtype and one device, found "
             + ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
         )
     return [upcast(x) for x in sequences]
@@ -164,13 +163,13 @@ class Sequences:
     """``[S, L, D]``, zeros behind the lengths."""
 
     @classmethod
-    def of(cls, sequences: SequencesLike, *, minimum_frames: int = 1) -> Sequences:
+    def of(cls, sequences: SequencesLike, *, minimum_frames: int = 1, name: str = "sequences") -> Sequences:
         """Check and pad.
 
         Raises:
             ValueError: see :func:`checked`.
         """
-        items = checked(sequences, minimum_frames)
+        items = checked(sequences, minimum_frames, name)
         padded = torch.nn.utils.rnn.pad_sequence(items, batch_first=True)
         return cls(items, tuple(len(x) for x in items), padded)
 

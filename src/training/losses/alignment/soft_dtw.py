@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..base import BaseLoss, require_choice, require_number, require_numbers
+from ..base import BaseLoss, kind_of, require_choice, require_number, require_numbers
 from ..functional import l2_normalize, soft_dtw, upcast
 from ..loss_registry import LossRegistry
 from .sequences import squared_distances
@@ -128,7 +128,7 @@ class SoftDTWLoss(BaseLoss):
         x: Tensor, y: Tensor, lengths_x: Lengths | None, lengths_y: Lengths | None
     ) -> tuple[Tensor, Tensor, list[int], list[int]]:
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            raise ValueError(f"x and y must be tensors, found {type(x).__name__} and {type(y).__name__}")
+            raise ValueError(f"x and y must be tensors, found {kind_of(x)} and {kind_of(y)}")
         shapes = f"found {list(x.shape)} and {list(y.shape)}"
         if x.dim() != y.dim() or x.dim() not in (2, 3) or x.shape[-1] != y.shape[-1]:
             raise ValueError(f"x and y must both be [N, D] or both [B, N, D] with one D, {shapes}")

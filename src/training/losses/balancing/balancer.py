@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput
+from ..base import BaseLoss, LossOutput, kind_of
 from ..base.schedules import ScheduledModule
 from ..functional import upcast
 from .terms import TermsLoss
@@ -171,8 +171,7 @@ class TermBalancer(TermsLoss, ScheduledModule):
         for name in names:
             value = values[name]
             if not isinstance(value, Tensor) or value.dim() or not value.is_floating_point():
-                found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
-                raise ValueError(f"values[{name!r}] must be a 0-d floating tensor, found {found}")
+                raise ValueError(f"values[{name!r}] must be a 0-d floating tensor, found {kind_of(value)}")
         return {name: values[name] for name in names}
 
     def extra_repr(self) -> str:

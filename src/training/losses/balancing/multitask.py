@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput, require_choice, require_numbers
+from ..base import BaseLoss, LossOutput, kind_of, require_choice, require_numbers
 from ..loss_registry import LossRegistry
 from .terms import check_weights, named_modules, term_value
 
@@ -62,6 +62,9 @@ class MultiTaskLoss(BaseLoss):
 
     def forward(self, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> LossOutput:
         """The weighted sum over the tasks that are in both mappings."""
+        for argument, given in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(given, Mapping):
+                raise ValueError(f"{argument} must be a mapping of task names to values, found {kind_of(given)}")
         unknown = sorted({*inputs, *targets}.difference(self.tasks))
         if unknown:
             raise ValueError(f"unknown tasks {unknown} in inputs or targets (known: {list(self.tasks)})")

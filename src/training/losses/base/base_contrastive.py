@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..functional import dot_similarity, encode_ids, info_nce, match_mask, nt_xent
-from .base_loss import BaseLoss, require_features
+from .base_loss import BaseLoss, require_features, require_one_dtype
 from .mixins import HardNegativeMiningMixin, NormalizationMixin, ProjectionMixin, TemperatureScalingMixin
 from .output import LossOutput
 
@@ -127,6 +127,7 @@ class BaseContrastiveLoss(
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Both inputs of ``match_pairs`` behind the heads and normalised, and the ids as numbers."""
         require_features(vision_features=vision_features, text_features=text_features)
+        require_one_dtype(vision_features=vision_features, text_features=text_features)
         vision, text = self.normalize(*self.project(vision=vision_features, text=text_features))
         return vision, text, None if match_ids is None else encode_ids(match_ids, device=vision.device)
 

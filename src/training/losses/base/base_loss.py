@@ -65,6 +65,8 @@ def kind_of(value: Any) -> str:
     """What was found in place of something else: dtype and shape of a tensor, the type of anything else."""
     if isinstance(value, Tensor):
         return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, int | float):
+        return f"the {type(value).__name__} {value!r}"
     module = type(value).__module__
     name = type(value).__qualname__
     return "None" if value is None else name if module == "builtins" else f"{module}.{name}"

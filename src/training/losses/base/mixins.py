@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +70,9 @@ class NormalizationMixin:
 class ProjectionMixin:
     """Owns one projection head per named input."""
 
+    head_inputs: ClassVar[Mapping[str, str]] = {"vision": "vision_features", "text": "text_features"}
+    """The argument of the loss that each head takes, for messages."""
+
     def init_projection(
         self,
         *names: str,
@@ -97,6 +102,16 @@ class ProjectionMixin:
     def project(self, **features: Tensor) -> tuple[Tensor, ...]:
         """Each of ``features`` through the head of its name (unchanged where there is none), in the given order."""
         heads = self.projection_names
+        for name in heads:
+            weight = getattr(self, f"{name}_head").layers[0].weight
+            x = features.get(name)
+            if x is None or x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type):
+                continue
+            argument = self.head_inputs.get(name, name)
+            raise ValueError(
+                f"{argument} must be {weight.dtype} as {name}_head is, found {x.dtype}: convert one of them, or call "
+                "the loss under torch.autocast"
+            )
         return tuple(getattr(self, f"{name}_head")(x) if name in heads else x for name, x in features.items())
 
 

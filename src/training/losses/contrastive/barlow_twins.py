@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..base import BaseLoss, LossOutput, NormalizationMixin, ProjectionMixin
-from ..base.base_loss import require_choice, require_features, require_numbers
+from ..base.base_loss import require_choice, require_features, require_numbers, require_one_dtype
 from ..functional import autocast_off, center, off_diagonal_energy, standardize
 from ..loss_registry import LossRegistry
 
@@ -72,6 +72,7 @@ class BarlowTwinsLoss(BaseLoss, ProjectionMixin, NormalizationMixin):
     def forward(self, vision_features: Tensor, text_features: Tensor) -> LossOutput:
         """The loss of one batch of pairs."""
         require_features(2, vision_features=vision_features, text_features=text_features)
+        require_one_dtype(vision_features=vision_features, text_features=text_features)
         projected = self.normalize(*self.project(vision=vision_features, text=text_features))
         v, t = (standardize(x, eps=self.eps, unbiased=False) if self.standardize else center(x) for x in projected)
         with autocast_off(v):

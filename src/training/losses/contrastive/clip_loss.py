@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_features, require_numbers
+from ..base import (
+    BaseContrastiveLoss,
+    ContrastiveOptions,
+    Ids,
+    LossOutput,
+    require_features,
+    require_floating,
+    require_numbers,
+    require_one_dtype,
+)
 from ..functional import info_nce, retrieval_metrics
 from ..loss_registry import LossRegistry
 
@@ -56,12 +65,15 @@ class CLIPLoss(BaseContrastiveLoss):
     ) -> LossOutput:
         """The loss of one batch; inputs as in ``match_pairs``; ``logits``: cosines over temperature, made elsewhere."""
         require_features(vision_features=vision_features, text_features=text_features)
+        require_one_dtype(vision_features=vision_features, text_features=text_features)
         batch, device = vision_features.shape[0], vision_features.device
         positive = None if match_ids is None else self.create_positive_mask(batch, match_ids, device=device)
         if logits is None:
             projected = self.project(vision=vision_features, text=text_features)
             logits = self.scale_by_temperature(self.compute_similarity(*projected))
-        elif logits.shape != (batch, batch):
+        else:
+            require_floating(logits=logits)
+        if logits.shape != (batch, batch):
             raise ValueError(f"logits must be [{batch}, {batch}], found {list(logits.shape)}")
         # before there is a graph of the loss, which takes memory
         metrics = self.measure(logits, positive) if self.metrics else {}

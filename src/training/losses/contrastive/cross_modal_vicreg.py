@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput
+from ..base import BaseLoss, LossOutput, require_floating
 from ..base.mixins import ProjectionMixin
 from ..loss_registry import LossRegistry
 from .vicreg import VICRegLoss
@@ -63,6 +63,7 @@ class CrossModalVICRegLoss(BaseLoss, ProjectionMixin):
         """The loss of one batch."""
         given = {"vision": vision_features, "text": text_features}
         for name, x in given.items():
+            require_floating(**{f"{name}_features": x})
             if x.dim() != 2 or x.shape[1] != self.widths[name]:
                 raise ValueError(f"{name}_features must be [B, {self.widths[name]}], found {list(x.shape)}")
         if vision_features.shape[0] != text_features.shape[0] or vision_features.shape[0] < 2:

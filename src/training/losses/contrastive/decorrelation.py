@@ -76,7 +76,7 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         if not given:
             raise ValueError("at least one of vision_features, text_features and features is needed, found none")
         for name, x in given.items():
-            require_features(2, **{name: x})
+            require_features(2, **{name if name == "features" else f"{name}_features": x})
         sets = dict(zip(given, self.normalize(*map(upcast, given.values())), strict=True))
         entries = {f"decorrelation_loss_{name}": self._penalty(x) for name, x in sets.items()}
         loss = self.weight * torch.stack([*entries.values()]).mean()

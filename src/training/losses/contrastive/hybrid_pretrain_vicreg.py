@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_numbers
+from ..base import BaseContrastiveLoss, Ids, LossOutput, require_features, require_numbers, require_one_dtype
 from ..functional import info_nce, l2_normalize, retrieval_metrics
 from ..loss_registry import LossRegistry
 from .vicreg import VICRegLoss
@@ -53,6 +53,8 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     No paper. The old class ignored the deadline beside a threshold, compared in two spaces, rebuilt its heads, drew one
     positive, returned other keys in each phase, could run backwards, and did not save its phase.
     """
+
+    head_inputs = {"vision": "z_a", "text": "z_b"}
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     def forward(self, z_a: Tensor, z_b: Tensor, match_ids: Ids | None = None) -> LossOutput:
         """The loss of one batch."""
         require_features(z_a=z_a, z_b=z_b)
+        require_one_dtype(z_a=z_a, z_b=z_b)
         positive = None if match_ids is None else self.create_positive_mask(len(z_a), match_ids, device=z_a.device)
         given = (l2_normalize(z_a), l2_normalize(z_b)) if self.normalize_input else (z_a, z_b)
         projected = self.project(vision=given[0], text=given[1])

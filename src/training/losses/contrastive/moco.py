@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_features
+from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_features, require_one_dtype
 from ..functional import bank_logsumexp_max, dot_similarity, encode_ids, fill_diagonal
 from ..loss_registry import LossRegistry
 
@@ -81,6 +81,8 @@ class MoCoLoss(BaseContrastiveLoss):
         """The loss of queries and keys ``[B, D]``; in train mode keys are stored under ids as in ``match_pairs``."""
         features = {"vision_features": vision_features, "text_features": text_features}
         require_features(**features, vision_keys=vision_keys, text_keys=text_keys)
+        if self.in_batch_negatives:
+            require_one_dtype(**features, vision_keys=vision_keys, text_keys=text_keys)
         self.text_queue.require_width(vision_features)
         query_v, query_t = self.normalize(vision_features, text_features)
         key_v, key_t = self.normalize(vision_keys.detach(), text_keys.detach())

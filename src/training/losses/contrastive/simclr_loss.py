@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, ContrastiveOptions, LossOutput, require_features
+from ..base import BaseContrastiveLoss, ContrastiveOptions, LossOutput, require_features, require_floating
 from ..functional import dot_similarity, view_matches
 from ..loss_registry import LossRegistry
 
@@ -38,12 +38,15 @@ class SimCLRLoss(BaseContrastiveLoss):
     ``ContrastiveLoss(loss_type="nt_xent")`` reported metrics of an InfoNCE, ``NTXentLoss`` infinite or scaled ones.
     """
 
+    head_inputs = {"vision": "z_a", "text": "z_b"}
+
     def __init__(self, *, metrics: bool = False, **options: Unpack[ContrastiveOptions]) -> None:
         super().__init__(**options)
         self.metrics = metrics
 
     def forward(self, z_a: Tensor, z_b: Tensor) -> LossOutput:
         """The loss of two views ``[B, D]``; of ``[B, N, D]`` (or more) every position is a sample of its own."""
+        require_floating(z_a=z_a, z_b=z_b)
         if z_a.shape == z_b.shape and z_a.dim() > 2:
             z_a, z_b = z_a.flatten(0, -2), z_b.flatten(0, -2)
         require_features(z_a=z_a, z_b=z_b)

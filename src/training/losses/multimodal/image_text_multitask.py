@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import BaseContrastiveLoss, Ids, LossOutput, require_numbers
+from ..base import (
+    BaseContrastiveLoss,
+    Ids,
+    LossOutput,
+    require_floating,
+    require_numbers,
+    require_one_dtype,
+    require_tensors,
+)
 from ..functional import dot_similarity, info_nce, retrieval_metrics, upcast
 from ..loss_registry import LossRegistry
 
@@ -108,6 +116,9 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         return (v2t + info_nce(logits, positive, negative_lse=columns, dim=0).mean()) / 2
 
     def _hard(self, v: Tensor, t: Tensor, negatives: Mapping[str, Tensor]) -> list[Tensor]:
+        named = {f"hard_negatives[{name!r}]": x for name, x in negatives.items()}
+        require_floating(**named)
+        require_one_dtype(vision_features=v, **named)
         width, shapes = v.shape[1], {name: list(x.shape) for name, x in negatives.items()}
         if any(len(shapes.get(name, ())) != 2 or shapes[name][1] != width for name in ("vision", "text")):
             raise ValueError(f"hard_negatives must hold vision and text [K, {width}], found {shapes}")
@@ -115,6 +126,9 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         return [self.scale_by_temperature(dot_similarity(*pair)).logsumexp(dim=1) for pair in ((v, text), (t, vision))]
 
     def _pair(self, name: str, logits: Tensor | None, labels: Tensor | None, dims: int | None) -> tuple[Tensor, Tensor]:
+        if logits is not None and labels is not None:
+            require_floating(**{f"{name}_logits": logits})
+            require_tensors(**{f"{name}_labels": labels})
         if logits is None or labels is None or logits.shape[:dims] != labels.shape[:dims]:
             found = f"shapes {[None if x is None else list(x.shape) for x in (logits, labels)]}"
             what = "length" if dims else "shape"

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss
+from ..base import BaseLoss, require_floating
 
-__all__ = ["FrozenNetworkLoss", "check_images", "check_installed", "he_init", "require_package"]
+__all__ = ["FrozenNetworkLoss", "check_images", "check_installed", "check_precision", "he_init", "require_package"]
 
 INSTALL = "pip install 'training-losses[perceptual]'"
 
@@ -61,13 +61,31 @@ def he_init(module: nn.Module) -> nn.Module:
 
 def check_images(rendered: Tensor, target: Tensor, minimum: int = 1) -> None:
     """Raise ``ValueError`` unless both are floating ``[B, C, H, W]`` of one shape, B >= 1, H and W >= ``minimum``."""
-    shapes = f"rendered {list(rendered.shape)}, target {list(target.shape)}"
+    require_floating(rendered=rendered, target=target)
     if rendered.dim() != 4 or rendered.shape != target.shape or not rendered.shape[0]:
-        raise ValueError(f"rendered and target must have one shape [B, C, H, W] with B >= 1, found {shapes}")
+        raise ValueError(
+            f"rendered and target must have one shape [B, C, H, W] with B >= 1, found {_sizes(rendered, target)}"
+        )
     if min(rendered.shape[2:]) < minimum:
-        raise ValueError(f"images must be at least {minimum} x {minimum} pixels for these layers, found {shapes}")
-    if not (rendered.is_floating_point() and target.is_floating_point()):
-        raise ValueError(f"images must be floating point, found {rendered.dtype} and {target.dtype}")
+        found = _sizes(rendered, target)
+        raise ValueError(f"images must be at least {minimum} x {minimum} pixels for these layers, found {found}")
+
+
+def _sizes(rendered: Tensor, target: Tensor) -> str:
+    return f"rendered {list(rendered.shape)}, target {list(target.shape)}"
+
+
+def check_precision(network: nn.Module, **images: Tensor) -> None:
+    """Raise ``ValueError`` unless the images have the dtype of the network, or autocast sees to it."""
+    weight = next((x for x in network.parameters() if x.is_floating_point()), None)
+    if weight is None or torch.is_autocast_enabled(weight.device.type):
+        return
+    for name, x in images.items():
+        if x.dtype != weight.dtype:
+            raise ValueError(
+                f"{name} must be {weight.dtype} as the network is, found {x.dtype}: convert one of them, or call the "
+                "loss under torch.autocast"
+            )
 
 
 class FrozenNetworkLoss(BaseLoss):

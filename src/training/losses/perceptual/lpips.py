@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..base import require_choice, require_number
 from ..functional import upcast
 from ..loss_registry import LossRegistry
-from .frozen import FrozenNetworkLoss, check_images, check_installed, he_init, require_package
+from .frozen import FrozenNetworkLoss, check_images, check_installed, check_precision, he_init, require_package
 
 __all__ = ["LPIPSLoss", "lpips_distance"]
 
@@ -142,6 +142,7 @@ class LPIPSLoss(FrozenNetworkLoss):
         network = self.network
         # a size is known for the networks of the package only, which bear the name of their trunk
         check_images(rendered, target, MINIMUM_SIZE.get(getattr(network, "pnet_type", ""), 1))
+        check_precision(network, rendered=rendered, target=target)
         a, b = self._scaled(rendered), self._scaled(target.detach() if self.detach_target else target)
         value = self._safe_distance(a, b) if self.safe_norm else network(a, b)
         value = upcast(value).squeeze(1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..base import require_choice, require_number
 from ..functional import upcast
 from ..loss_registry import LossRegistry
-from .frozen import FrozenNetworkLoss, check_images, check_installed, he_init, require_package
+from .frozen import FrozenNetworkLoss, check_images, check_installed, check_precision, he_init, require_package
 
 __all__ = ["DEFAULT_LAYERS", "IMAGENET_MEAN", "IMAGENET_STD", "VGGPerceptualLoss", "layer_positions", "vgg19_features"]
 
@@ -157,6 +157,7 @@ class VGGPerceptualLoss(FrozenNetworkLoss):
     def forward(self, rendered: Tensor, target: Tensor) -> Tensor:
         """The distance of ``rendered`` and ``target``, both ``[B, 3, H, W]``."""
         check_images(rendered, target, 1 if self.resize is not None else self.minimum_size)
+        check_precision(self.network, rendered=rendered, target=target)
         ours = self.features(rendered)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_target):
             theirs = self.features(target)

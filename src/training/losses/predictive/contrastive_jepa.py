@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base import BaseLoss, LossOutput, require_choice, require_floating, require_number
 from ..base.schedules import Schedule, ScheduledModule
 from ..contrastive.simclr_loss import SimCLRLoss
 from ..loss_registry import LossRegistry
@@ -109,7 +109,7 @@ class ContrastiveJEPALoss(BaseLoss, ScheduledModule):
         target_features_b: Tensor | None = None,
     ) -> LossOutput:
         """The loss of one batch."""
-        predicted, wanted = as_levels(predictions), as_levels(targets)
+        predicted, wanted = as_levels("predictions", predictions), as_levels("targets", targets)
         jepa = self.jepa_loss(predicted, wanted, masks)
         jepa = jepa if isinstance(jepa, Mapping) else {"loss": jepa}
         pairs = {"target": (target_features_a, target_features_b), "context": (context_features_a, context_features_b)}
@@ -134,17 +134,19 @@ class ContrastiveJEPALoss(BaseLoss, ScheduledModule):
     ) -> tuple[Tensor, Tensor]:
         sources = {"prediction": (), "context": ("context",)}.get(self.contrast, ("target", "context"))
         for source in sources:
-            a, b = pairs[source]
-            if a is not None and b is not None:
-                return self._pooled(a), self._pooled(b)
+            given = {f"{source}_features_{side}": x for side, x in zip("ab", pairs[source], strict=True)}
+            if all(x is not None for x in given.values()):
+                a, b = (self._pooled(name, x) for name, x in given.items() if x is not None)
+                return a, b
         if self.contrast in ("features", "context"):
             wanted = " or ".join(f"{name}_features_a and {name}_features_b" for name in sources)
             raise ValueError(f"contrast={self.contrast!r} needs {wanted}")
         return predictions[0].mean(dim=1), targets[0].detach().mean(dim=1)
 
-    def _pooled(self, features: Tensor) -> Tensor:
+    def _pooled(self, name: str, features: Tensor) -> Tensor:
+        require_floating(**{name: features})
         if features.dim() not in (2, 3):
-            raise ValueError(f"features must be [B, D] or [B, N, D], found {list(features.shape)}")
+            raise ValueError(f"{name} must be [B, D] or [B, N, D], found {list(features.shape)}")
         if features.dim() == 2:
             return features
         return features[:, 0] if self.pool == "first_token" else features.mean(dim=1)

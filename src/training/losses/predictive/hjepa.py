@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base import BaseLoss, LossOutput, kind_of, require_choice, require_floating, require_number
 from ..base.schedules import Schedule, ScheduledModule
 from ..functional import eps_for, upcast
 from ..loss_registry import LossRegistry
@@ -20,9 +20,19 @@ Levels = Tensor | Sequence[Tensor]
 Masks = Tensor | Sequence[Tensor | None] | None
 
 
-def as_levels(levels: Levels) -> list[Tensor]:
-    """A list of levels; one tensor is one level."""
-    return [levels] if isinstance(levels, Tensor) else list(levels)
+def as_levels(name: str, levels: Levels) -> list[Tensor]:
+    """A list of floating levels; one tensor is one level.
+
+    Raises:
+        ValueError: something else; the message calls it ``name``.
+    """
+    if isinstance(levels, Tensor):
+        require_floating(**{name: levels})
+        return [levels]
+    if not isinstance(levels, Sequence):
+        raise ValueError(f"{name} must be a tensor, or one for each level, found {kind_of(levels)}")
+    require_floating(**{f"{name}[{place}]": level for place, level in enumerate(levels)})
+    return list(levels)
 
 
 def level_weights(name: str, weights: float | Sequence[float], num_levels: int | None) -> Tensor:
@@ -145,7 +155,7 @@ class HJEPALoss(BaseLoss, ScheduledModule):
         context_features: Any = None,
     ) -> LossOutput:
         """The loss of one batch."""
-        predicted, wanted = as_levels(predictions), as_levels(targets)
+        predicted, wanted = as_levels("predictions", predictions), as_levels("targets", targets)
         weights = self._check(predicted, wanted)
         given = self._masks(masks, len(predicted))
         levels = [

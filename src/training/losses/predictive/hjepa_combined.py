@@ -185,7 +185,7 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
         context_features: Tensor | Sequence[Tensor] | None = None,
     ) -> LossOutput:
         """The loss of one batch."""
-        predicted, wanted = as_levels(predictions), as_levels(targets)
+        predicted, wanted = as_levels("predictions", predictions), as_levels("targets", targets)
         jepa = self.jepa_loss(predicted, wanted, masks)
         jepa_loss = jepa["loss"] if isinstance(jepa, Mapping) else jepa
         entries: dict[str, Tensor] = {}
@@ -225,7 +225,8 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
         if where == "context":
             if context is None:
                 raise ValueError("regularize='context' needs context_features, found None")
-            views = self._split(context) if isinstance(context, Tensor) else tuple(context)
+            given = as_levels("context_features", context)
+            views = self._split(context) if isinstance(context, Tensor) else tuple(given)
             return [(None, views)]
         chosen = list(range(len(predictions))) if where == "levels" else [int(where)]
         if not -len(predictions) <= chosen[0] < len(predictions):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..base import BaseLoss, LossOutput, require_choice, require_number
+from ..base import BaseLoss, LossOutput, require_choice, require_floating, require_number, require_one_dtype
 from ..base.schedules import Schedule, ScheduledModule
 from ..base.views import require_tokens, split_views, token_rows
 from ..functional import autocast_off, squared_difference
@@ -151,8 +151,10 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
     def forward(self, z_a: Tensor, z_b: Tensor | None = None, directions: Tensor | None = None) -> LossOutput:
         """The loss of two views of one batch, or of one set of embeddings."""
         if z_b is None and not self.split_single_input and not self.scheduled_or_positive("invariance_weight"):
+            require_floating(z_a=z_a)
             return self.regularize(z_a, directions)
         a, b = (token_rows(z, self.tokens) for z in split_views(z_a, z_b, split_single_input=self.split_single_input))
+        require_one_dtype(z_a=a, z_b=b)
         first, second = self._directions(a, directions)
         statistic_a, statistic_b = self._statistic(a, first), self._statistic(b, second)
         return self._result(squared_difference(a, b), statistic_a, statistic_b)

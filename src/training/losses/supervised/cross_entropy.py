@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..base import BaseSupervisedLoss, require_choice
+from ..base import BaseSupervisedLoss, require_choice, require_floating, require_tensors
 from ..loss_registry import LossRegistry
 
 
@@ -58,11 +58,14 @@ class LabelSmoothingCrossEntropyLoss(BaseSupervisedLoss):
 
     def forward(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch."""
+        require_floating(logits=logits)
+        require_tensors(target=target)
         shape = target.shape
         if logits.dim() < 2 or shape != logits.shape[:1] + logits.shape[2:]:
             found = f"{list(logits.shape)} and {list(shape)}"
             raise ValueError(f"logits must be [N, C, ...] and target [N, ...] without the class axis, found {found}")
         if sample_weight is not None:
+            require_tensors(sample_weight=sample_weight)
             if sample_weight.shape not in (shape, shape[:1]):
                 found = f"{list(sample_weight.shape)}"
                 raise ValueError(f"sample_weight must be {list(shape)} or {list(shape[:1])}, found {found}")

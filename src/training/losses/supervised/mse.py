@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..base import BaseLoss, require_numbers
+from ..base import BaseLoss, require_floating, require_numbers, require_tensors
 from ..functional import upcast
 from ..loss_registry import LossRegistry
 
@@ -39,13 +39,18 @@ class WeightedMSELoss(BaseLoss):
 
     def forward(self, prediction: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """The loss of one batch."""
-        shape = list(prediction.shape)
+        require_floating(prediction=prediction)
+        require_tensors(target=target)
         if prediction.shape != target.shape:
-            raise ValueError(f"prediction and target must have one shape, found {shape} and {list(target.shape)}")
+            found = f"{list(prediction.shape)} and {list(target.shape)}"
+            raise ValueError(f"prediction and target must have one shape, found {found}")
         error = (upcast(prediction) - upcast(target)).square()
         if sample_weight is not None:
-            if list(sample_weight.shape) != shape[:1]:
-                raise ValueError(f"sample_weight must be {shape[:1]}, found {list(sample_weight.shape)}")
+            require_tensors(sample_weight=sample_weight)
+            if sample_weight.shape != prediction.shape[:1]:
+                raise ValueError(
+                    f"sample_weight must be {list(prediction.shape[:1])}, found {list(sample_weight.shape)}"
+                )
             error = error * sample_weight.view(-1, *[1] * (error.dim() - 1))
         loss = self.apply_reduction(error)
         return loss if self.max_value is None else loss.clamp(max=self.max_value)

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from ..base import BaseContrastiveLoss, ContrastiveOptions, Ids, LossOutput, require_choice, require_numbers
+from ..base import (
+    BaseContrastiveLoss,
+    ContrastiveOptions,
+    Ids,
+    LossOutput,
+    require_choice,
+    require_numbers,
+    require_tensors,
+)
 from ..functional import (
     dot_similarity,
     encode_ids,
@@ -157,6 +165,7 @@ class SupervisedContrastiveLoss(BaseContrastiveLoss):
             return factor
         if labels is None:
             raise ValueError("class_weights needs labels")
+        require_tensors(class_weights=class_weights)
         if labels.dim() == 1:
             return factor * class_weights.to(like.dtype)[labels]
         membership = uniform_targets(labels > 0, like.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..base import BaseSupervisedLoss, require_choice, require_number
+from ..base import BaseSupervisedLoss, kind_of, require_choice, require_floating, require_number, require_tensors
 from ..loss_registry import LossRegistry
 
 __all__ = ["TemporalCrossEntropyLoss"]
@@ -86,8 +86,10 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: int | Tensor | None = None) -> Tensor:
         """The loss of one batch; ``normalizer`` replaces the count that ``mean`` divides by."""
-        if logits.dim() < 2 or not logits.is_floating_point():
-            raise ValueError(f"logits must be floating [B, T, C] or [N, C], found {logits.dtype} {list(logits.shape)}")
+        require_floating("; of a model's (outputs, responses) give the outputs", logits=logits)
+        require_tensors(targets=targets)
+        if logits.dim() < 2:
+            raise ValueError(f"logits must be floating [B, T, C] or [N, C], found {kind_of(logits)}")
         if targets.is_floating_point() or targets.is_complex():
             raise ValueError(f"targets must be integer class indices, found {targets.dtype}")
         if normalizer is not None and not isinstance(normalizer, Tensor):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..base import BaseLoss, require_choice, require_number
+from ..base import BaseLoss, kind_of, require_choice, require_number
 from ..functional.activity import mean_activity
 from ..loss_registry import LossRegistry
 
@@ -370,8 +370,10 @@ class EnergyLoss(BaseLoss):
         if isinstance(output, (tuple, list)) and output:
             output = output[0]  # recurrent layers: (outputs, hidden state)
         if not isinstance(output, Tensor) or not output.is_floating_point() or output.dim() == 0:
-            found = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(f"module {name!r} must return a floating tensor [B, ...], found {found}")
+            raise ValueError(
+                f"module {name!r} must return a floating tensor [B, ...] (so must activations[{name!r}]), "
+                f"found {kind_of(output)}"
+            )
         activity = mean_activity(output, mode=mode, order=self.order)
         low, high = torch.aminmax(output.detach()) if output.numel() else (activity.new_zeros(()),) * 2
         peak = torch.maximum(-low, high).to(activity.dtype)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Container, Mapping, MutableMapping
 from typing import Any
 
-__all__ = ["install_finder", "legacy_attribute", "new_result_key", "upgrade_state"]
+__all__ = ["install_finder", "legacy_attribute", "new_result_key", "old_keyword", "old_loss", "upgrade_state"]
 
 
 def install_finder() -> None:
@@ -49,6 +49,35 @@ def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
         )
         return result.new
     return None
+
+
+def old_keyword(owner: str, name: str, call: str) -> str:
+    """What became of the keyword ``name`` of the old class that the loss ``owner`` replaced; empty if it had none.
+
+    ``call``: ``constructor`` or ``forward``. The text goes on after the sentence that names the keyword.
+    """
+    from .catalog import builtin_catalog
+
+    texts: dict[str, None] = {}
+    for symbol, case in builtin_catalog().of_successor(owner):
+        argument = ((case.forward or {}) if call == "forward" else case.arguments).get(name)
+        if argument is None or argument.variadic:
+            continue
+        gone = argument.drop if argument.drop is not None else argument.report
+        if gone is not None:
+            texts[f"; {name!r} of the old {symbol.name} is gone: {gone}"] = None
+        elif argument.new_name != name:
+            changed = " (with other values)" if argument.invert or argument.scale or argument.map else ""
+            texts[f"; {name!r} of the old {symbol.name} is called {argument.new_name!r} now{changed}"] = None
+    return "".join(texts)
+
+
+def old_loss(name: str) -> list[str]:
+    """Dotted paths of the successors of the old loss ``name`` (a class, or its full path)."""
+    from .catalog import builtin_catalog
+
+    cases = [case for symbol in builtin_catalog().find(name) for case in symbol.cases]
+    return list(dict.fromkeys(case.new for case in cases if case.new))
 
 
 def upgrade_state(owner: str, own: Mapping[str, Any], state: MutableMapping[str, Any], prefix: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from ._public import REGISTRY
+from .base import compat
 
 __all__ = ["LossRegistry"]
 
@@ -28,6 +29,11 @@ def _record_arguments(loss: type[nn.Module]) -> None:
         init(self, *args, **kwargs)
 
     type.__setattr__(loss, "__init__", recording)
+
+
+def _plain(name: str) -> str:
+    """A name without case, separators and the word "loss": ``CLIPLoss`` and ``clip`` are one."""
+    return "".join(filter(str.isalnum, name.lower())).removesuffix("loss")
 
 
 class LossRegistry:
@@ -90,10 +96,24 @@ class LossRegistry:
             cls._load(name)
         if name not in cls._classes:
             known = cls.available()
-            close = difflib.get_close_matches(str(name), known, n=3)
+            close = cls._close(str(name))
             hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise ValueError(f"Unknown loss {name!r}{hint} (available: {', '.join(known)})")
         return cls._classes[name]
+
+    @classmethod
+    def _close(cls, name: str) -> list[str]:
+        """Registered names that ``name`` may stand for: a name with a slip, a class, or a class of old code."""
+        replaced = compat.old_loss(name)
+        found = [known for known, loss in cls._classes.items() if compat.path_of(loss) in replaced]
+        if found:
+            return sorted(found)
+        plain = _plain(name)
+        spellings = {_plain(text): known for known, loss in cls._classes.items() for text in (loss.__name__, known)}
+        if plain in spellings:
+            return [spellings[plain]]
+        close = difflib.get_close_matches(plain, spellings, n=3)
+        return list(dict.fromkeys(spellings[text] for text in close))
 
     @classmethod
     def create(cls, name: str, /, **kwargs: Any) -> nn.Module:

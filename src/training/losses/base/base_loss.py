@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..functional import reduce
 from . import compat
+from .keywords import explained, unexpected_keyword
 from .output import LossOutput
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -133,6 +134,23 @@ class BaseLoss(nn.Module, ABC):
         super().__init__()
         require_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``forward`` with the hooks of ``nn.Module``; an unknown keyword is explained."""
+        if torch.compiler.is_compiling():
+            return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            explanation = unexpected_keyword(error, type(self), "forward") if kwargs else None
+            if explanation is None:
+                raise
+            raise explanation from None
 
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:

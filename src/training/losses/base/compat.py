@@ -51,6 +51,22 @@ def upgrade_state(loss: Any, state_dict: dict[str, Any], prefix: str) -> None:
         module.upgrade_state(path_of(type(loss)), own, state_dict, prefix)
 
 
+def old_keyword(cls: type, name: str, call: str) -> str:
+    """What became of the keyword ``name`` of an old class that ``cls`` or a base replaced; empty if none had it.
+
+    ``call`` is ``constructor`` or ``forward``.
+    """
+    module = bridge()
+    texts = (module.old_keyword(path_of(base), name, call) for base in cls.__mro__) if module else ()
+    return next((text for text in texts if text), "")
+
+
+def old_loss(name: str) -> tuple[str, ...]:
+    """Dotted paths of what replaced the old loss ``name``, if there was one."""
+    module = bridge()
+    return tuple(module.old_loss(name)) if module else ()
+
+
 def legacy_attribute(package: str, name: str) -> Any:
     """The frozen twin that ``package`` exported as ``name`` (warns at the caller's line).
 

@@ -48,7 +48,8 @@ def trio(**kwargs: Any) -> Any:
     return build
 
 
-COMMON: Any = {"reductions": ("mean", "sum", "none")}
+BESIDE = {"built_on_the_meta_device": "its networks stand beside the state, and their values with them"}
+COMMON: Any = {"reductions": ("mean", "sum", "none"), "exempt": BESIDE}
 RECORDS = [
     LossRecord("vgg_perceptual", images, grad=("rendered",), kwargs=vgg(), **COMMON),
     LossRecord(
@@ -74,6 +75,7 @@ RECORDS = [
             images,
             grad=("rendered", "target"),
             kwargs=trio(**kwargs),
+            exempt=BESIDE,
             advance=(lambda loss, step: loss.step_schedule(step)) if "ramp_length" in kwargs else None,
         )
         for name, kwargs in (

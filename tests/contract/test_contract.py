@@ -207,9 +207,20 @@ def test_output_keeps_the_contract(record: LossRecord) -> None:
 def test_works_without_gradients_in_eval_mode(record: LossRecord) -> None:
     inputs = detached(record.make())
     with torch.no_grad():
-        got = value(record.build().eval()(**inputs))
+        loss = record.build().eval()
+        got = value(loss(**inputs))
+        again = value(loss(**inputs))
     assert torch.isfinite(got).all()
     assert not got.requires_grad
+    assert torch.equal(got, again), "two calls in eval mode on one input"
+    with torch.inference_mode():
+        same(value(record.build().eval()(**inputs)).clone(), got, rtol=1e-5, atol=1e-6)
+    if record.advance is None:
+        trained = record.build()
+        trained(**record.make(seed=5))
+        with torch.inference_mode():
+            trained(**record.make(seed=6))
+        check_finite(record, trained, record.make(seed=7))
 
 
 @for_records
@@ -379,6 +390,36 @@ def test_reductions_agree(record: LossRecord) -> None:
         torch.testing.assert_close(torch.zeros_like(leaf) if got[i] is None else got[i], want, rtol=1e-9, atol=1e-10)
 
 
+def scheduled(record: LossRecord) -> dict[str, Any]:
+    """A schedule for every hyper-parameter of a loss that can follow one."""
+    names = getattr(type(record.build()), "schedulable", ())
+    ramp = {"type": "linear_ramp", "start": 1.0, "end": 2.0, "length": 5}
+    free = "schedules" in parameters(type(record.build())) and "schedules" not in record.constructor_kwargs()
+    return {"schedules": dict.fromkeys(names, ramp)} if names and free else {}
+
+
+@for_records
+def test_two_forwards_before_one_backward(record: LossRecord) -> None:
+    """Schedules, queues and running means move between forward and backward; the gradient is that of each forward."""
+    together = record.build(**scheduled(record))
+    apart = copy.deepcopy(together)
+    total, given, each = torch.zeros(()), [], []
+    for seed in range(2):
+        for loss in (together, apart):
+            if record.advance is not None:
+                record.advance(loss, seed)
+            if seed and scheduled(record):
+                loss.step_schedule(seed)
+        given.append(record.make(seed=seed))
+        total = total + value(together(**given[-1])).sum()
+        inputs = record.make(seed=seed)
+        got = value(apart(**inputs)).sum()
+        each.append(torch.autograd.grad(got, record.leaves(inputs), allow_unused=True))
+    leaves = [leaf for inputs in given for leaf in record.leaves(inputs)]
+    grads = torch.autograd.grad(total, leaves, allow_unused=True)
+    same(list(grads), [grad for part in each for grad in part], rtol=1e-5, atol=1e-7)
+
+
 @for_records
 def test_uses_no_global_random_numbers(record: LossRecord) -> None:
     loss, inputs = record.build(), record.make()
@@ -402,6 +443,19 @@ def through_state_dict(record: LossRecord, loss: nn.Module) -> nn.Module:
     fresh = record.build()
     fresh.load_state_dict(torch.load(buffer, weights_only=True), strict=True)
     return fresh
+
+
+@for_records
+def test_built_on_the_meta_device(record: LossRecord) -> None:
+    """Memory without values, then a strict load: nothing that a call reads may be left out of the state."""
+    reference = record.build()
+    with torch.device("meta"):
+        loss = record.build()
+    loss = loss.to_empty(device="cpu")
+    for buffer in loss.buffers():
+        buffer.fill_(77)
+    loss.load_state_dict(reference.state_dict(), strict=True)
+    same(plain(loss(**record.make())), plain(reference(**record.make())), rtol=1e-6, atol=1e-7)
 
 
 @for_records

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar
 from torch import nn
 
 from ._public import REGISTRY
-from .base import compat
 
 __all__ = ["LossRegistry"]
 
@@ -104,8 +103,9 @@ class LossRegistry:
     @classmethod
     def _close(cls, name: str) -> list[str]:
         """Registered names that ``name`` may stand for: a name with a slip, a class, or a class of old code."""
-        replaced = compat.old_loss(name)
-        found = [known for known, loss in cls._classes.items() if compat.path_of(loss) in replaced]
+        # nothing above the registry is imported before it is asked for
+        replaced = import_module(".base.compat", __package__).old_loss(name)
+        found = [known for known, loss in cls._classes.items() if f"{loss.__module__}.{loss.__qualname__}" in replaced]
         if found:
             return sorted(found)
         plain = _plain(name)

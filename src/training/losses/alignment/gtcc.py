@@ -73,7 +73,8 @@ class GTCCLoss(PresetMixin):
             (and sequences with embeddings that are not finite): they add nothing, also not to the gradient. ``raise``
             looks at the results on the host, once a sequence and once a call, for which an accelerator has to be
             waited for; ``skip`` does not.
-        seed: of the frames and sides that are drawn; the number of calls so far is part of the state_dict.
+        seed: of the frames and sides that are drawn, others at every call in training mode (their number is part of the
+            state_dict), always the same in evaluation mode.
         frame_reduction: ``sum`` over the frames of a pair, or ``mean``.
 
     Shape: a list of ``S`` tensors ``[N_i, D]``, or a padded batch ``([S, L, D], lengths)``; the result is 0-d. Fewer
@@ -175,7 +176,8 @@ class GTCCLoss(PresetMixin):
             drop_vectors: one ``[D + 1]`` for each sequence, the last entry being the bias; for ``keep_floor_decay <
                 1``.
             epoch: at least 0.
-            generator: source of the draws, on the CPU; default: one that depends on ``seed`` and the number of calls.
+            generator: source of the draws, on the CPU; default: one that depends on ``seed`` and, in
+                training, on the number of calls.
             sampled_frames: sorted frame numbers of each sequence, instead of drawn ones.
             window_sides: 0 (ahead) or 1 (behind) for each sequence, instead of drawn ones.
             mixtures: components ``[Q, K, M]`` and weights ``[Q, K]`` of each ordered pair, instead of fitted ones.
@@ -191,8 +193,9 @@ class GTCCLoss(PresetMixin):
             usable = torch.stack([torch.isfinite(x).all() for x in given.items])
             given = Sequences.of([_FiniteGradient.apply(x) for x in finite])  # type: ignore[no-untyped-call]  # torch
         if generator is None:
-            generator = torch.Generator().manual_seed(self.seed + (self.calls << 24))
-        self.calls += 1
+            calls = self.calls if self.training else 0
+            generator = torch.Generator().manual_seed(self.seed + (calls << 24))
+        self.calls += self.training
         floor = self.keep_floor_decay ** (epoch + 1)
         known = None if mixtures is None else dict(zip(ordered_pairs(len(given)), mixtures, strict=True))
         with autocast_off(given.padded):

@@ -122,7 +122,6 @@ def _by_moments(problem: _Problem, steps: int) -> Tensor:
     return at
 
 
-@torch.no_grad()
 def fit_histogram_mixture(
     histograms: Tensor,
     num_components: int,
@@ -164,8 +163,12 @@ def fit_histogram_mixture(
         raise ValueError(f"histograms must be [R, N] with a row and a bin, found {list(histograms.shape)}")
     if lengths is None:
         lengths = torch.full((len(histograms),), histograms.shape[1], device=histograms.device)
-    problem = _Problem(histograms.detach(), lengths, num_components, objective, min_variance)
-    at = _by_moments(problem, steps) if method == "em" else _by_slopes(problem, steps, history)
-    components, weights = problem.mixture(at)
-    failed = ~torch.isfinite(problem.value(at))[:, None]
+    # the fit takes gradients of its own, also in inference mode, whose tensors autograd refuses; in this order, because
+    # leaving inference mode switches gradients on
+    with torch.inference_mode(False), torch.no_grad():
+        given, valid = (x.clone() if x.is_inference() else x.detach() for x in (histograms, lengths))
+        problem = _Problem(given, valid, num_components, objective, min_variance)
+        at = _by_moments(problem, steps) if method == "em" else _by_slopes(problem, steps, history)
+        components, weights = problem.mixture(at)
+        failed = ~torch.isfinite(problem.value(at))[:, None]
     return components.masked_fill(failed[..., None], torch.nan), weights.masked_fill(failed, torch.nan)

@@ -163,7 +163,8 @@ class GeometricMeanLoss(TermBalancer):
         if not self.scheduled_or_positive("floor_weight"):
             return None
         gap = math.log(self.floor) - logs if self.floor_mode == "log" else self.floor - raw
-        return gap.relu().square().sum() * self.floor_weight
+        penalty: Tensor = gap.relu().square().sum() * self.current("floor_weight")
+        return penalty
 
     def extra_repr(self) -> str:
         """Configuration."""

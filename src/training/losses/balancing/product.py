@@ -112,7 +112,7 @@ class ProductLoss(TermBalancer):
             product = product.clamp(max=self.max_total)
         weights = self.additive_weights.values()
         additive = torch.stack([w * value for w, value in zip(weights, raw.unbind(), strict=True)]).sum()
-        w = self.product_weight
+        w = self.current("product_weight")
         if self.training:
             self.running_mean.write(after[0])
             self.n_updates.copy_(after[1])

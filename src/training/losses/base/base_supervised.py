@@ -12,6 +12,23 @@ from ..functional import class_cross_entropy, smooth_targets
 from .base_loss import BaseLoss, require_numbers
 
 
+def checked_class_weights(class_weights: Tensor | Sequence[float] | None) -> Tensor | None:
+    """A floating copy; of numbers on the CPU, whatever the default device is.
+
+    Raises:
+        ValueError: not one non-negative number per class.
+    """
+    if class_weights is None:
+        return None
+    given = isinstance(class_weights, Tensor)
+    weights = torch.as_tensor(class_weights, device=None if given else "cpu").detach().clone()
+    if not weights.is_floating_point():
+        weights = weights.to(torch.get_default_dtype())
+    if weights.dim() != 1 or (not weights.is_meta and bool((weights < 0).any())):
+        raise ValueError(f"class_weights must be one non-negative number per class, found {class_weights}")
+    return weights
+
+
 class BaseSupervisedLoss(BaseLoss):
     """Label smoothing, class weights and per-sample weights.
 
@@ -37,14 +54,11 @@ class BaseSupervisedLoss(BaseLoss):
         if label_smoothing == 1.0:
             raise ValueError("label_smoothing must be less than 1, found 1.0")
         require_numbers(integer=True, ignore_index=ignore_index)
-        if class_weights is not None:
-            class_weights = torch.as_tensor(class_weights).detach().clone()
-            if not class_weights.is_floating_point():
-                class_weights = class_weights.to(torch.get_default_dtype())
-            if class_weights.dim() != 1 or bool((class_weights < 0).any()):
-                raise ValueError(f"class_weights must be one non-negative number per class, found {class_weights}")
+        weights = checked_class_weights(class_weights)
         self.label_smoothing, self.ignore_index = label_smoothing, ignore_index
-        self.register_buffer("class_weights", class_weights)
+        if weights is not None and not isinstance(class_weights, Tensor):
+            weights = weights.to(torch.empty(0).device)
+        self.register_buffer("class_weights", weights)
 
     def apply_label_smoothing(self, targets: Tensor, num_classes: int) -> Tensor:
         """Target distributions ``[..., C]`` of class indices ``[...]``: ``(1 - s) onehot + s / C``."""

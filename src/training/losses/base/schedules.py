@@ -268,6 +268,11 @@ class ScheduledModule(nn.Module):
             buffer = self.get_buffer(name)
             buffer.copy_(torch.as_tensor(schedule(at), dtype=buffer.dtype))
 
+    def current(self, name: str) -> Any:
+        """The hyper-parameter ``name`` as it is now: of a tensor a copy, since it may move before the backward pass."""
+        value = getattr(self, name)
+        return value.clone() if isinstance(value, Tensor) else value
+
     def scheduled_or_positive(self, name: str) -> bool:
         """Whether a term weighted by hyper-parameter ``name`` has to be computed (no look at tensor values)."""
         return name in self.schedules or getattr(self, name) > 0

@@ -140,7 +140,8 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         # before there is a graph of InfoNCE, which takes memory
         metrics = retrieval_metrics(logits.detach(), positive) if self.metrics else {}
         contrastive = (info_nce(logits, positive).mean() + info_nce(logits, positive, dim=0).mean()) / 2
-        ahead = self.transition_progress.to(contrastive.dtype)
+        # a copy: update_step may move it before the backward pass
+        ahead = self.transition_progress.to(contrastive.dtype, copy=True)
         loss = (1 - ahead) * contrastive + ahead * vicreg.loss
         deadline = math.inf if self.pretrain_steps is None else max(self.pretrain_steps, 1)
         entries = {"contrastive_loss": contrastive, "vicreg_loss": vicreg.loss, "contrastive_weight": 1 - ahead}

@@ -114,7 +114,7 @@ class ContrastiveJEPALoss(BaseLoss, ScheduledModule):
         jepa = jepa if isinstance(jepa, Mapping) else {"loss": jepa}
         pairs = {"target": (target_features_a, target_features_b), "context": (context_features_a, context_features_b)}
         contrast = self.contrastive(*self._pair(pairs, predicted, wanted))
-        loss = self.jepa_weight * jepa["loss"] + self.contrastive_weight * contrast["loss"]
+        loss = self.current("jepa_weight") * jepa["loss"] + self.current("contrastive_weight") * contrast["loss"]
         entries = {"jepa_loss": jepa["loss"], "contrastive_loss": contrast["loss"]}
         for name, key in (
             ("accuracy", "accuracy"),
@@ -146,7 +146,7 @@ class ContrastiveJEPALoss(BaseLoss, ScheduledModule):
     def _pooled(self, name: str, features: Tensor) -> Tensor:
         require_floating(**{name: features})
         if features.dim() not in (2, 3):
-            raise ValueError(f"{name} must be [B, D] or [B, N, D], found {list(features.shape)}")
+            raise ValueError(f"{name}: features must be [B, D] or [B, N, D], found {list(features.shape)}")
         if features.dim() == 2:
             return features
         return features[:, 0] if self.pool == "first_token" else features.mean(dim=1)

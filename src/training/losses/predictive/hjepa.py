@@ -166,7 +166,8 @@ class HJEPALoss(BaseLoss, ScheduledModule):
         return self.output(loss, **entries, loss_unweighted=torch.stack(levels).mean(dim=0))
 
     def _check(self, predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
-        weights, count = self.hierarchy_weights, len(predictions)
+        weights: Tensor = self.current("hierarchy_weights")
+        count = len(predictions)
         if count != len(targets) or not count:
             raise ValueError(f"predictions and targets must have the same levels, found {count} and {len(targets)}")
         expected = weights.shape[0] if weights.dim() else self.num_hierarchies

@@ -265,7 +265,7 @@ class HJEPACombinedLoss(BaseLoss, ScheduledModule):
         return x.flatten(0, 1) if self.tokens == "flatten" else x.mean(dim=1)
 
     def _weight(self, index: int, count: int) -> Tensor:
-        weights = self.regularizer_weight
+        weights: Tensor = self.current("regularizer_weight")
         if weights.dim() and weights.shape[0] != count:
             raise ValueError(f"regularizer_weight has {weights.shape[0]} entries, found {count} levels")
         return weights[index] if weights.dim() else weights

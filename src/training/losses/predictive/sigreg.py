@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..base import BaseLoss, LossOutput, require_choice, require_floating, require_number, require_one_dtype
+from ..base.constants import ConstantsMixin
 from ..base.schedules import Schedule, ScheduledModule
 from ..base.views import require_tokens, split_views, token_rows
 from ..functional import autocast_off, squared_difference
@@ -25,7 +26,7 @@ _HELD = 2**22
 
 
 @LossRegistry.register("sigreg")
-class SIGRegLoss(BaseLoss, ScheduledModule):
+class SIGRegLoss(BaseLoss, ScheduledModule, ConstantsMixin):
     """SIGReg: embeddings should look like an isotropic Gaussian in every direction. This alone prevents collapse.
 
     Use it beside a prediction or invariance loss, in place of stop-gradients, momentum teachers or VICReg. The cost is
@@ -139,12 +140,11 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
         # the integrand is even: a symmetric interval is twice its positive half
         self.folded = t_min == -t_max and num_knots % 2 == 1
         if test_method == "reference_points":
-            knots = normal_quantiles(num_test_points)
+            self.register_constant("knots", lambda: normal_quantiles(num_test_points))
         elif self.folded:
-            knots = torch.linspace(0.0, t_max, num_knots // 2 + 1)
+            self.register_constant("knots", lambda: torch.linspace(0.0, t_max, num_knots // 2 + 1))
         else:
-            knots = torch.linspace(t_min, t_max, num_knots)
-        self.register_buffer("knots", knots, persistent=False)
+            self.register_constant("knots", lambda: torch.linspace(t_min, t_max, num_knots))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.attach_schedules(schedules)
 
@@ -167,7 +167,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule):
 
     def _result(self, invariance: Tensor, a: Tensor, b: Tensor) -> LossOutput:
         statistic = (a + b) / 2
-        loss = self.invariance_weight * invariance + self.sigreg_weight * statistic
+        loss = self.current("invariance_weight") * invariance + self.current("sigreg_weight") * statistic
         return self.output(loss, invariance_loss=invariance, sigreg_loss=statistic, sigreg_loss_a=a, sigreg_loss_b=b)
 
     def _directions(self, x: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:

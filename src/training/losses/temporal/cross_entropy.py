@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from ..base import BaseSupervisedLoss, kind_of, require_choice, require_floating, require_number, require_tensors
+from ..base.base_supervised import checked_class_weights
+from ..base.constants import ConstantsMixin
 from ..loss_registry import LossRegistry
 
 __all__ = ["TemporalCrossEntropyLoss"]
 
 
 @LossRegistry.register("temporal_cross_entropy")
-class TemporalCrossEntropyLoss(BaseSupervisedLoss):
+class TemporalCrossEntropyLoss(BaseSupervisedLoss, ConstantsMixin):
     """Classification at every time step that has a label.
 
     For networks that answer at each step of a sequence while only some steps are meant: null inputs, the reaction time
@@ -78,7 +80,10 @@ class TemporalCrossEntropyLoss(BaseSupervisedLoss):
             reduction=reduction,
         )
         # configuration, not state: a checkpoint of the old loss, which had none, stays loadable
-        self.register_buffer("class_weights", self.class_weights, persistent=False)
+        weights = checked_class_weights(class_weights)
+        if weights is not None:
+            del self.class_weights
+            self.register_constant("class_weights", weights.clone)
         require_choice("weight_normalization", weight_normalization, ("count", "weights"))
         require_choice("class_dim", class_dim, (-1, 1))
         self.weight_normalization = weight_normalization

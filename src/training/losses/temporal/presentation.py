@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base import require_choice, require_number
+from ..base.constants import ConstantsMixin
 
 __all__ = [
     "PresentationSchedule",
@@ -143,7 +144,7 @@ def _select(outputs: Tensor, targets: Tensor, chosen: Tensor) -> Rows:
     return Rows(outputs[chosen], targets.to(outputs.device)[chosen])
 
 
-class PresentationSchedule(nn.Module):
+class PresentationSchedule(ConstantsMixin):
     """Shows each image of a batch over ``T`` steps by a pattern, and voids the labels that are not meant.
 
     Use it where batches enter the training step; ``TemporalCrossEntropyLoss`` with the same ``ignore_index`` reads the
@@ -224,15 +225,16 @@ class PresentationSchedule(nn.Module):
         self.generator = generator
         self.base_pattern = base
         if isinstance(null_value, Tensor):
-            self.register_buffer("null_value", null_value.detach().clone(), persistent=False)
+            self.register_constant("null_value", null_value.detach().clone)
         else:
             self.null_value = null_value
-        shown = stretch_pattern(base, n_steps)
-        self.register_buffer("pattern", shown, persistent=False)
-        self.register_buffer("null_steps", ~shown, persistent=False)
-        self.register_buffer("void_steps", ~shown | reaction_mask(shown, self.n_reaction), persistent=False)
+        with torch.device("cpu"):
+            shown = stretch_pattern(base, n_steps)
+            void = ~shown | reaction_mask(shown, self.n_reaction)
+        for name, mask in (("pattern", shown), ("null_steps", ~shown), ("void_steps", void)):
+            self.register_constant(name, mask.clone)
         self._masks_inputs = n_steps > 1 and not bool(shown.all())
-        self._masks_labels = n_steps > 1 and bool(self.void_steps.any())
+        self._masks_labels = n_steps > 1 and bool(void.any())
         if n_steps > 1 and not shuffle:
             self._warn(shown)
 

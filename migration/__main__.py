@@ -215,7 +215,7 @@ def _add_checkpoint(commands: Any) -> None:
 
 
 def _run_checkpoint(arguments: argparse.Namespace) -> int:
-    from .checkpoints import CheckpointError, convert_file
+    from .checkpoint import CheckpointError, convert_file
 
     try:
         plan, written = convert_file(

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import training_losses.migration.checkpoints
+import training_losses.migration.checkpoint.files
 from tests.migration.training import same
 from tests.support.twins import twin
 from training_losses.balancing.weighted_sum import WeightedSumLoss
 from training_losses.contrastive import BarlowTwinsLoss, CLIPLoss
 from training_losses.migration.__main__ import main
 from training_losses.migration.catalog import Argument, Case, Catalog, StateRule, Symbol, builtin_catalog
-from training_losses.migration.checkpoints import CheckpointError, convert_file, migrate_module, parse_assignments, plan
+from training_losses.migration.checkpoint import CheckpointError, convert_file, migrate_module, parse_assignments, plan
 from training_losses.migration.parity import _flatten, _loss
 
 HEADS = {"add_projection": True, "input_dim": 5, "projection_dim": 3}
@@ -274,7 +274,11 @@ def test_a_fault_leaves_nothing_behind(
             Path(args[1]).write_bytes(b"half")
         raise error
 
-    owner = training_losses.migration.checkpoints.torch if fault == "save" else training_losses.migration.checkpoints.os
+    owner = (
+        training_losses.migration.checkpoint.files.torch
+        if fault == "save"
+        else training_losses.migration.checkpoint.files.os
+    )
     monkeypatch.setattr(owner, fault, fail)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CheckpointError
     with pytest.raises(expected):

@@ -39,7 +39,7 @@ from tests.support.twins import twin
 from training_losses.base import MomentumEncoder
 from training_losses.contrastive import CLIPLoss, MoCoLoss, SimCLRLoss
 from training_losses.migration.catalog import Case, Symbol, builtin_catalog
-from training_losses.migration.checkpoints import convert_file
+from training_losses.migration.checkpoint import convert_file
 from training_losses.migration.parity import resolve
 from training_losses.migration.state import convert_state
 from training_losses.migration.translate import Untranslatable, translate, translate_forward

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests.support.parity import ParityRecord, Sample
 from training_losses.migration.catalog import Case, Symbol, builtin_catalog
-from training_losses.migration.checkpoints import convert_file
+from training_losses.migration.checkpoint import convert_file
 from training_losses.migration.parity import _flatten, _loss, resolve
 from training_losses.migration.translate import translate, translate_forward
 

@@ -52,7 +52,10 @@ def convert_state(case: Case, state: Mapping[str, Any], *, reverse: bool = False
         if found is not None:
             rule, rest = found
             targets = (rule.old,) if reverse else rule.new
-            converted.update({target.replace("*", rest): _value(rule, value, reverse) for target in targets if target})
+            made = _value(rule, value, reverse)
+            for target in targets:
+                # copies share no memory, not even with the source: an update in place would reach all of them
+                converted[target.replace("*", rest)] = made.clone() if len(targets) > 1 else made
         elif not (reverse and any(key in (rule.new[1:] if rule.old else rule.new) for rule in case.state)):
             # with reverse, the old state lacks keys that had no counterpart, and copies of a one-to-many rule were read
             # from the first

@@ -53,6 +53,9 @@ One TOML file describes one old system. The file is data with a closed set of op
     old = "vision_projection.0.*"           # "*" matches the rest of the key
     new = "vision_head.layers.0.*"          # or a list (copied to each), or drop = "reason"
     transpose = true                        # optional: swap the last two dimensions; squeeze = true: [1] -> []
+    of = ["[02].weight", "[02].bias"]       # optional, what "*" of old stands for: a loss holds nothing else
+    dims = 2                                # optional, the number of dimensions
+    frozen = true                           # optional, beside drop: never trained, so no optimizer holds a state of it
     [[symbol.state]]
     new = "vision_queue.ids"                # a key that the old state lacks: the new object's own value stays
     fresh = "the old queue had no ids"      # beside it, optional: kept = [...], attributes of pickled objects
@@ -102,6 +105,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -235,8 +239,9 @@ class StateRule:
     """State_dict keys ``old`` -> each of ``new`` (empty: dropped). ``fresh``: ``new`` had no counterpart.
 
     ``kept``: attributes of old objects that hold it, one per entry of ``new``. ``rows``: ``new`` had no counterpart
-    either; its value is the number of rows of that new key. The rules stand in the order in which the new object holds
-    its parameters.
+    either; its value is the number of rows of that new key. ``of``: what ``*`` may stand for (shell patterns; empty:
+    anything). ``dims``: the number of dimensions. ``frozen``: never trained, so that optimizers hold no state for it.
+    The rules stand in the order in which the new object holds its parameters.
     """
 
     old: str
@@ -247,14 +252,20 @@ class StateRule:
     fresh: str = ""
     rows: str = ""
     kept: tuple[str, ...] = ()
+    of: tuple[str, ...] = ()
+    dims: int | None = None
+    frozen: bool = False
 
     def match(self, key: str) -> str | None:
         """The part that ``*`` stands for if ``key`` matches ``old``, else ``None``."""
-        return _match(self.old, key) if self.old else None
+        return self._within(_match(self.old, key)) if self.old else None
 
     def match_new(self, key: str) -> str | None:
         """The same for the first of the new keys, which is the one that a reverse conversion reads."""
-        return _match(self.new[0], key) if self.new else None
+        return self._within(_match(self.new[0], key)) if self.new else None
+
+    def _within(self, rest: str | None) -> str | None:
+        return rest if rest is None or not self.of or any(fnmatchcase(rest, pattern) for pattern in self.of) else None
 
 
 def _match(pattern: str, key: str) -> str | None:
@@ -475,7 +486,7 @@ _CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns
 }
 _SYMBOL = _CASE | {"old", "kind", "exported", "aliases", "case"}
 _ARGUMENT = {"default", "rename", "drop", "report", "pin", "map", "scale", "invert", "variadic", "keyword_only", "note"}
-_STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows", "kept"}
+_STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows", "kept", "of", "dims", "frozen"}
 _CONFIG = {"path", "name", "arguments", "names"}
 _FACTORY = {"factory", "sections", "type", "marks", "partial", "outer", "form"}
 _FORM = {"types", "when", "new", "parts", "keys", "pins", "entries"}
@@ -644,6 +655,13 @@ def _state(row: _Row, data: Any) -> StateRule:
     for target in targets:
         if ("*" in old) != ("*" in target):
             raise row.fail("state.new", f"{old!r} -> {target!r}: both or neither need '*'")
+    of, dims = data.get("of", []), data.get("dims")
+    if not isinstance(of, list) or not all(isinstance(pattern, str) for pattern in of):
+        raise row.fail("state.of", f"expected a list of patterns, found {of!r}")
+    if of and "*" not in old:
+        raise row.fail("state.of", f"says what '*' stands for, and {old!r} has none")
+    if dims is not None and type(dims) is not int:
+        raise row.fail("state.dims", f"expected a number, found {dims!r}")
     return StateRule(
         old,
         targets,
@@ -653,6 +671,9 @@ def _state(row: _Row, data: Any) -> StateRule:
         fresh=str(fresh),
         rows=str(rows),
         kept=kept,
+        of=tuple(of),
+        dims=dims,
+        frozen=bool(data.get("frozen")),
     )
 
 

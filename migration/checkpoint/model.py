@@ -11,11 +11,12 @@ import torch
 
 from ..catalog import Case, Symbol
 
-Row = tuple[Symbol, Case]
+WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What DistributedDataParallel, torch.compile, Lightning, FSDP and activation checkpointing put into a name."""
 
+Row = tuple[Symbol, Case]
 Rows = Mapping[str, Row]
 """Prefix (empty, or with a dot at the end) -> the row whose old class stands there."""
-
 Assignments = Mapping[str, list[Row]]
 
 
@@ -53,19 +54,20 @@ class Source:
     """The names of a state_dict (or module) in their order, and the rows that were applied, inner losses later."""
 
     shapes: dict[str, torch.Size | None]
-    """``None``: no parameter, as it is not floating."""
+    """``None``: no parameter, as it is not floating, or a tensor that an earlier name holds, too."""
     passes: list[Rows] = field(default_factory=list)
     exact: bool = False
     """All names are parameters."""
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A parameter of an optimizer: its old number, its name, whether its layout changes."""
+def canonical(name: str) -> str:
+    """``name`` without what wrappers put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
-    number: int
-    name: str
-    transposed: bool = False
+
+def dotted(prefix: str) -> str:
+    """``prefix`` with a dot at its end, unless it is empty."""
+    return prefix and prefix.removesuffix(".") + "."
 
 
 def rebuilt(like: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:

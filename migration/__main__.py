@@ -207,6 +207,12 @@ def _add_checkpoint(commands: Any) -> None:
         "--drop-optimizer", action="store_true", help="empty optimizer states that number their parameters"
     )
     parser.add_argument(
+        "--order",
+        choices=("module", "name", "file"),
+        help="where several fit, in which the program hands parameters to its optimizer: as parameters() gives them, "
+        "sorted by name, or in an order of its own that the new program keeps",
+    )
+    parser.add_argument(
         "--trust", action="store_true", help="load pickled objects, which can run code: for your own files only"
     )
     parser.add_argument("--catalog", type=Path, action="append", metavar="FILE", help="read this file instead")
@@ -229,6 +235,7 @@ def _run_checkpoint(arguments: argparse.Namespace) -> int:
             reverse=arguments.reverse,
             force=arguments.force,
             drop_optimizer=arguments.drop_optimizer,
+            order=arguments.order,
         )
     except CheckpointError as error:
         return _fail(str(error))

@@ -80,9 +80,10 @@ def old_loss(name: str) -> list[str]:
     return list(dict.fromkeys(case.new for case in cases if case.new))
 
 
-def upgrade_state(owner: str, own: Mapping[str, Any], state: MutableMapping[str, Any], prefix: str) -> None:
-    """Rename old state_dict keys of the loss ``owner`` below ``prefix`` in place."""
+def upgrade_state(owner: str, own: Mapping[str, Any], state: MutableMapping[str, Any], prefix: str) -> bool:
+    """Rename old state_dict keys of the loss ``owner`` below ``prefix`` in place; whether there were any."""
     from .catalog import builtin_catalog
     from .state import upgrade_in_place
 
-    upgrade_in_place((case for _, case in builtin_catalog().of_successor(owner)), own, state, prefix)
+    cases = (case for _, case in builtin_catalog().of_successor(owner))
+    return upgrade_in_place(cases, own, state, prefix) is not None

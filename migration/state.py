@@ -31,16 +31,20 @@ def rule_for(rules: Iterable[StateRule], key: str, *, reverse: bool = False) -> 
     return None
 
 
-def _value(rule: StateRule, value: Any, reverse: bool) -> Any:
+def _value(rule: StateRule, value: Any, reverse: bool, views: bool) -> Any:
     if rule.transpose:
-        value = value.mT.contiguous()
+        value = value.mT if views else value.mT.contiguous()
     if rule.squeeze:
         value = value.reshape((1,) if reverse else ())
     return value
 
 
-def convert_state(case: Case, state: Mapping[str, Any], *, reverse: bool = False) -> dict[str, Any]:
+def convert_state(
+    case: Case, state: Mapping[str, Any], *, reverse: bool = False, views: bool = False
+) -> dict[str, Any]:
     """``state`` of the old class with the keys (and layouts) of the new one, or back with ``reverse``.
+
+    With ``views`` a transposed value is a view of the old one.
 
     Raises:
         UnknownKeys: a key has no rule. Nothing is dropped without one.
@@ -52,7 +56,7 @@ def convert_state(case: Case, state: Mapping[str, Any], *, reverse: bool = False
         if found is not None:
             rule, rest = found
             targets = (rule.old,) if reverse else rule.new
-            made = _value(rule, value, reverse)
+            made = _value(rule, value, reverse, views)
             for target in targets:
                 # copies share no memory, not even with the source: an update in place would reach all of them
                 converted[target.replace("*", rest)] = made.clone() if len(targets) > 1 else made

@@ -13,8 +13,10 @@ from .files import convert_file, default_output
 from .model import CheckpointError, KeyChange, Plan
 from .modules import migrate_module
 from .names import parse_assignments, plan
+from .optimizer import ORDERS
 
 __all__ = [
+    "ORDERS",
     "CheckpointError",
     "KeyChange",
     "Plan",

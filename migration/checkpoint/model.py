@@ -53,8 +53,9 @@ class Plan:
 class Source:
     """The names of a state_dict (or module) in their order, and the rows that were applied, inner losses later."""
 
-    shapes: dict[str, torch.Size | None]
-    """``None``: no parameter, as it is not floating, or a tensor that an earlier name holds, too."""
+    shapes: dict[str, torch.Size]
+    uncounted: frozenset[str] = frozenset()
+    """No parameters: not floating, or a tensor that an earlier name holds, too."""
     passes: list[Rows] = field(default_factory=list)
     exact: bool = False
     """All names are parameters."""

@@ -123,8 +123,8 @@ def _outcome(case: Case, keys: Sequence[str], reverse: bool) -> tuple[tuple[Any,
 class _Converter:
     """One conversion: collects changes, problems and the sources of names on the way through the tree."""
 
-    def __init__(self, catalog: Catalog, given: Assignments, skip: Sequence[str], reverse: bool) -> None:
-        self.catalog, self.given, self.reverse = catalog, given, reverse
+    def __init__(self, catalog: Catalog, given: Assignments, skip: Sequence[str], reverse: bool, views: bool) -> None:
+        self.catalog, self.given, self.reverse, self.views = catalog, given, reverse, views
         self.skip = tuple(dotted(prefix) for prefix in skip)
         self.plan = Plan()
         self.sources: list[Source] = []
@@ -163,7 +163,7 @@ class _Converter:
             return value
         own = {key: item for key, item in value.items() if flat_key(key) is None}
         tensors = {k: v for k, v in own.items() if _is_entry(k, v)}
-        source = Source(_shapes(tensors))
+        source = Source({k: v.shape for k, v in tensors.items()}, _uncounted(tensors))
         self.sources.append(source)
         state = self.passes(own, source, place)
         flat = dict.fromkeys(parts.name for parts in map(flat_key, value) if parts)
@@ -209,14 +209,13 @@ class _Converter:
         for prefix, below in _below(visible if self.skip else list(tensors)).items():
             if prefix in done or any(prefix.startswith(taken) for taken in found):
                 continue
-            where = f"{place or 'the file'}: prefix {prefix!r}"
             given = next((name for name in (prefix, at + prefix) if name in self.given), None)
             if given is not None:
                 self.used.add(given)
-                row = self.assigned(where, given, below)
+                row = self.assigned(_where(place, prefix), given, below)
             else:
                 dims = {key: tensors[prefix + key].dim() for key in below}
-                row = self.guess(where, prefix, dims, any(prefix.startswith(outer) for outer in done))
+                row = self.guess(place, prefix, dims, any(prefix.startswith(outer) for outer in done))
             if row is not None:
                 found[prefix] = row
         return found
@@ -236,16 +235,16 @@ class _Converter:
             self.plan.problems.append(f"{where}: {name} has no rule for {', '.join(map(repr, unknown[:5]))}")
         return None
 
-    def guess(self, where: str, prefix: str, dims: Mapping[str, int], inside: bool) -> Row | None:
+    def guess(self, place: str, prefix: str, dims: Mapping[str, int], inside: bool) -> Row | None:
         """The row that knows all keys ``below`` and renames one, if the name of the prefix supports it."""
-        below = list(dims)
+        where, at, below = _where(place, prefix), dotted(place), list(dims)
         rows = [(s, c) for s, c in self.rows if _changes(c, below, self.reverse)]
         complete = [(s, c) for s, c in rows if not _unknown(c, below, self.reverse, dims)]
         names = ", ".join(dict.fromkeys(symbol.old for symbol, _ in complete or rows))
         name = prefix.rstrip(".")
         likely = inside or _reads_like_loss(prefix)
         if not complete:
-            if rows and likely and prefix:
+            if rows and likely and canonical(prefix):
                 unknown = min((_unknown(c, below, self.reverse, dims) for _, c in rows), key=len)
                 self.plan.problems.append(
                     f"{where} has keys of {names}, and {', '.join(map(repr, unknown[:5]))}, which it does not have: "
@@ -258,8 +257,29 @@ class _Converter:
                 f"{where} has the keys of {names}, but its name is not that of a loss: "
                 f"convert it with --loss {name}=NAME, or leave it with --skip {name}"
             )
+        elif inner := self.inner(complete[0][1], dims):
+            below_it, other = inner
+            if any(dotted(before + prefix + below_it) in self.given for before in ("", at)):
+                return None
+            self.plan.problems.append(
+                f"{where} has the keys of {names}, or holds {other} as {below_it}: say which with --loss {name}=NAME "
+                f"or --loss {prefix}{below_it}=NAME"
+            )
         else:
             return complete[0]
+        return None
+
+    def inner(self, case: Case, dims: Mapping[str, int]) -> tuple[str, str] | None:
+        """A loss further inside, of which the keys that ``case`` renames could be, too: its prefix and its name."""
+        for prefix, below in _below(list(dims)).items():
+            if not prefix or not any(
+                prefix < rule.old.partition("*")[0] for rule in case.state if rule.match(prefix + below[0])
+            ):
+                continue
+            keys = {key: dims[prefix + key] for key in below}
+            for symbol, other in self.rows:
+                if _changes(other, below, self.reverse) and not _unknown(other, below, self.reverse, keys):
+                    return prefix.rstrip("."), symbol.old
         return None
 
     def apply(self, state: Mapping[Any, Any], rows: Rows, place: str) -> dict[Any, Any]:
@@ -274,7 +294,7 @@ class _Converter:
                 continue
             symbol, case = rows[prefix]
             short = key[len(prefix) :]
-            for name, item in convert_state(case, {short: value}, reverse=self.reverse).items():
+            for name, item in convert_state(case, {short: value}, reverse=self.reverse, views=self.views).items():
                 converted[prefix + name] = item
             for rule in case.state:
                 if rule.rows and prefix + rule.rows in converted and prefix + rule.new[0] not in listed:
@@ -308,10 +328,10 @@ class _Converter:
                 f"{place or 'the file'}: a pickled module cannot be turned back, a state_dict can"
             )
             return module
-        shapes: dict[str, torch.Size | None] = {name: p.shape for name, p in module.named_parameters()}
+        shapes = {name: p.shape for name, p in module.named_parameters()}
         passes: list[Rows] = []
         new, changes, problems = migrate_module(module, self.catalog, passes)
-        self.sources.append(Source(shapes, passes, exact=True))
+        self.sources.append(Source(shapes, passes=passes, exact=True))
         self.plan.changes += [KeyChange(place, c.old, c.new, c.symbol, c.note) for c in changes]
         self.plan.problems += [f"{place or 'the file'}: {problem}" for problem in problems]
         return new
@@ -344,19 +364,24 @@ def _tree(value: Any, place: str, leaf: Callable[[Any, str], Any], above: tuple[
     return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
+def _where(place: str, prefix: str) -> str:
+    return f"{place or 'the file'}: prefix {prefix!r}"
+
+
 def _is_entry(key: Any, value: Any) -> bool:
     return isinstance(key, str) and isinstance(value, Tensor)
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size | None]:
-    """Per name the shape of what may be a parameter; of tied tensors the first, as ``parameters()`` counts them."""
+def _uncounted(tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """What ``parameters()`` does not give: what is not floating, and of tied tensors all but the first."""
     seen: set[tuple[Any, ...]] = set()
-    shapes: dict[str, torch.Size | None] = {}
+    found = set()
     for name, tensor in tensors.items():
         where = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() and not tensor.is_meta else (name,)
-        shapes[name] = tensor.shape if tensor.is_floating_point() and where not in seen else None
+        if not tensor.is_floating_point() or where in seen:
+            found.add(name)
         seen.add(where)
-    return shapes
+    return frozenset(found)
 
 
 def _same_path(one: str, other: str) -> bool:
@@ -373,6 +398,7 @@ def plan(
     reverse: bool = False,
     drop_optimizer: bool = False,
     order: str | None = None,
+    views: bool = False,
 ) -> tuple[Plan, Any]:
     """What the conversion of the loaded ``data`` does, and its result. ``data`` itself is not changed, except modules.
 
@@ -383,6 +409,7 @@ def plan(
         skip: prefixes that are left alone.
         reverse: back to the old keys.
         drop_optimizer: empty the state of optimizers that number their parameters.
+        views: tensors that change their layout are views of the old ones, not copies.
         order: in which the program hands parameters to its optimizer, where several fit; one of ``ORDERS``.
 
     Raises:
@@ -390,7 +417,7 @@ def plan(
     """
     if order is not None and order not in ORDERS:
         raise CheckpointError(f"order must be one of {', '.join(ORDERS)}, found {order!r}")
-    converter = _Converter(catalog, assignments or {}, skip, reverse)
+    converter = _Converter(catalog, assignments or {}, skip, reverse, views)
     converted = converter.convert(data, drop_optimizer, order)
     if not converter.sources:
         raise CheckpointError("neither a state_dict nor a module is in it")

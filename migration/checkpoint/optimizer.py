@@ -70,6 +70,8 @@ class _Parameter:
     """It belongs to a loss that was converted."""
     single: bool = False
     """An entry of its own in the catalog, which mostly is a buffer."""
+    counted: bool = True
+    """It has a number of its own in an optimizer over all parameters."""
     lossy: bool = False
     """The old class of its loss had parameters that the new one lacks."""
 
@@ -77,9 +79,14 @@ class _Parameter:
 def _traced(source: Source, number: int, reverse: bool) -> list[_Parameter]:
     """The parameters of ``source`` in their new order, the dropped ones where they were."""
     found = [
-        _Parameter(name, name, shape, number)
+        _Parameter(
+            name,
+            name,
+            shape,
+            number,
+            counted=name not in source.uncounted and (source.exact or not name.endswith(_BUFFERS)),
+        )
         for name, shape in source.shapes.items()
-        if shape is not None and (source.exact or not name.endswith(_BUFFERS))
     ]
     for rows in source.passes:
         for prefix, (_, case) in rows.items():
@@ -125,10 +132,12 @@ _Keys = tuple[tuple[_Key, bool], ...]
 
 
 def _keys(base: str, groups: int) -> list[_Keys]:
-    """Nothing first; one feature, either way round; two of them. Sorted names have features in groups only."""
-    if base == "name" and groups == 1:
-        return [()]
-    single = [(feature, flipped) for feature in _FEATURES for flipped in (False, True)]
+    """Nothing first; one feature, either way round; two of them. Sorted names have features in groups only.
+
+    Of two state_dicts, whose names have no common root, either may come first.
+    """
+    features = _FEATURES[-1:] if base == "name" and groups == 1 else _FEATURES
+    single = [(feature, flipped) for feature in features for flipped in (False, True)]
     pairs = [(one, other) for one in single for other in single if one[0] is not other[0]]
     return [(), *((one,) for one in single), *(pairs if base == "module" else [])]
 
@@ -163,8 +172,9 @@ def _shape_fits(name: str, value: Any, shape: torch.Size) -> bool:
     """Whether an entry of a state may belong to a parameter: its shape, one number, or what Adafactor keeps."""
     if not isinstance(value, Tensor) or name == "step" or not value.dim() or value.shape == shape:
         return True
-    row, column = shape[:-1], shape[:-2] + shape[-1:]
-    return len(shape) > 1 and ("row" in name or "col" in name) and value.shape in (row, column)
+    squeezed = [n for n in value.shape if n != 1]
+    factors = ([n for n in part if n != 1] for part in (shape[:-1], shape[:-2] + shape[-1:]))
+    return len(shape) > 1 and ("row" in name or "col" in name) and squeezed in factors
 
 
 def _entry(entry: Any, transposed: bool) -> Any:
@@ -236,9 +246,10 @@ class Optimizers:
         self, sources: Sequence[Source], plan: Plan, *, reverse: bool, drop: bool, order: str | None = None
     ) -> None:
         self.plan, self.reverse, self.drop, self.order = plan, reverse, drop, order
-        self.after = [_traced(source, number, reverse) for number, source in enumerate(sources)]
+        traced = [_traced(source, number, reverse) for number, source in enumerate(sources)]
+        self.after = [[p for p in found if p.counted] for found in traced]
         self.before = [_in_order(after, source) for after, source in zip(self.after, sources, strict=True)]
-        self.parameters = list(chain.from_iterable(self.before))
+        self.parameters = [p for found, source in zip(traced, sources, strict=True) for p in _in_order(found, source)]
         self.converted = any(p.inside for p in self.parameters)
 
     def convert(self, optimizer: Mapping[str, Any], place: str) -> Any:
@@ -385,6 +396,8 @@ class Optimizers:
         wanted = set(old)
         before = [p for p in self.parameters if p in wanted]
         after = [p for p in chain.from_iterable(self.after) if p in wanted]
+        if len(after) != len(numbers):
+            after, before = old, old  # a tied tensor under its other name
         readings = [reading for reading in self._readings(before, after, sizes, numbers) if reading.old == tuple(old)]
         readings = [reading for reading in readings if reading.plain] or readings
         if not readings or self.order == "file":
@@ -400,7 +413,7 @@ class Optimizers:
         for base in ("module", "name"):
             if self.order in ("module", "name") and base != self.order:
                 continue
-            for keys in [()] if self.order == base and len(sizes) == 1 else _keys(base, len(sizes)):
+            for keys in _keys(base, len(sizes)):
                 old = _arranged(before, keys, _old_name if base == "name" else None)
                 new = _arranged(after, keys, _new_name if base == "name" else None)
                 reading = replace(_read(old, new, sizes, numbers), plain=not keys)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from training_losses.contrastive import BarlowTwinsLoss, CLIPLoss
 from training_losses.migration.__main__ import main
 from training_losses.migration.catalog import Argument, Case, Catalog, StateRule, Symbol, builtin_catalog
 from training_losses.migration.checkpoint import CheckpointError, convert_file, migrate_module, parse_assignments, plan
-from training_losses.migration.parity import _flatten, _loss
+from training_losses.migration.parity import _flatten, _loss, resolve
+from training_losses.migration.translate import translate
 
 HEADS = {"add_projection": True, "input_dim": 5, "projection_dim": 3}
 
@@ -271,7 +275,7 @@ def test_a_fault_leaves_nothing_behind(
 
     def fail(*args: Any) -> None:
         if fault == "save":
-            Path(args[1]).write_bytes(b"half")
+            args[1].write(b"half")
         raise error
 
     owner = (
@@ -432,3 +436,300 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     same(back, torch.load(path, weights_only=True))
     assert main(["checkpoint", str(tmp_path / "none.pt")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+# --- kinds of files --------------------------------------------------------------------------------------------------
+
+
+def flat(prefix: str, tensor: torch.Tensor) -> dict[str, Any]:
+    names = ("loss.vision_projection.0.weight", "zoo.weight")
+    model = {f"model.{prefix}{name}": tensor for name in names}
+    state = {f"optim.state.{name}.exp_avg": tensor for name in names}
+    return model | state | {f"optim.param_groups.{name}.lr": 0.1 for name in names}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_fsdp_wrapped_module."])
+def test_flattened_optimizers_follow(prefix: str) -> None:
+    """Keys of torch.distributed.checkpoint: all of them or none."""
+    result = converted(flat(prefix, torch.ones(2, 2)))
+    assert list(result) == [
+        f"model.{prefix}loss.vision_head.layers.0.weight",
+        f"model.{prefix}zoo.weight",
+        "optim.state.loss.vision_head.layers.0.weight.exp_avg",
+        "optim.state.zoo.weight.exp_avg",
+        "optim.param_groups.loss.vision_head.layers.0.weight.lr",
+        "optim.param_groups.zoo.weight.lr",
+    ]
+    alone = {key: value for key, value in flat(prefix, torch.ones(2, 2)).items() if key.startswith("optim")}
+    assert list(converted(alone)) == [key for key in result if key.startswith("optim")]
+    odd = flat(prefix, torch.ones(2, 2)) | {"optim.state.loss.other.exp_avg": torch.ones(1)}
+    assert "the optimizer names 'loss.other'" in problems(odd)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+def test_named_states_follow_a_model_with_a_prefix(prefix: str) -> None:
+    names = ["loss.vision_projection.0.weight", "loss.text_projection.0.weight"]
+    state = {name: {"exp_avg": torch.full((2, 2), float(n))} for n, name in enumerate(names)}
+    content = {
+        "model": {prefix + name: torch.ones(2, 2) for name in names},
+        "optim": {"state": state, "param_groups": [{"params": names}]},
+    }
+    result = converted(content)["optim"]
+    assert list(result["state"]) == ["loss.vision_head.layers.0.weight", "loss.text_head.layers.0.weight"]
+    assert result["param_groups"][0]["params"] == list(result["state"])
+    content["optim"]["state"]["elsewhere.weight"] = {"exp_avg": torch.ones(1)}
+    assert "the optimizer names 'elsewhere.weight'" in problems(content)
+
+
+def test_an_order_that_cannot_be_known_is_asked_for() -> None:
+    """Two losses whose key encoders vanish: which of the equal shapes they are, only the program knows."""
+    state = {f"{name}.{part}.weight": torch.ones(2, 2) for name in ("b", "a") for part in ("x", "y")}
+    rules = (StateRule("x.*", ("second.*",)), StateRule("y.*", ("first.*",)))
+    case = Case("n.New", "exact", arguments={"x": Argument("x")}, state=rules)
+    catalog = Catalog((Symbol("s", "m.Old", "class", "legacy.m.Old", ("old.m.Old",), (), (case,), "1", "2"),), {}, {})
+    entries = {n: {"exp_avg": torch.full((2, 2), float(n))} for n in range(4)}
+    content = {"model": state, "optimizer": {"state": entries, "param_groups": [{"params": [0, 1, 2, 3]}]}}
+    given = ("a=m.Old", "b=m.Old")
+    assert "several orders of them fit: say which it was with --order" in problems(content, *given, catalog=catalog)
+
+    def order(word: str) -> list[float]:
+        states = converted(content, *given, catalog=catalog, order=word)["optimizer"]["state"]
+        return [float(states[n]["exp_avg"][0, 0]) for n in range(4)]
+
+    assert order("module") == [0, 1, 2, 3]  # b.second, b.first, a.second, a.first
+    assert order("name") == [1, 0, 3, 2]  # a.x, a.y, b.x, b.y were sorted; a.first, a.second, b.first, b.second are
+    with pytest.raises(CheckpointError, match="order must be one of module, name, file, found 'odd'"):
+        plan(content, catalog, order="odd")
+
+
+def test_orders_that_are_nobodys_stay() -> None:
+    model = Model(old_loss())
+    own = sorted(model.named_parameters(), key=lambda p: p[0][::-1])
+    optimizer = torch.optim.Adam(own)
+    for number, (_, parameter) in enumerate(own):
+        parameter.grad = torch.full_like(parameter, float(number + 1))
+    optimizer.step()
+    before = optimizer.state_dict()
+    result = converted({"model": model.state_dict(), "optimizer": before})["optimizer"]
+    same(result["state"], before["state"])
+    renamed = [n.replace("_projection", "_head.layers") for n, _ in own]
+    assert result["param_groups"][0]["param_names"] == renamed
+
+
+def test_reverse_keeps_the_order_of_an_optimizer() -> None:
+    model = nn.ModuleDict({"loss": CLIPLoss(input_dim=5, projection_dim=3), "rest": nn.Linear(2, 2)})
+    optimizer = trained(model, named=True).state_dict()
+    content = {"model": model.state_dict(), "optimizer": optimizer}
+    result = converted(
+        content, "loss=training_losses.legacy.contrastive_loss.ContrastiveLoss:loss_type=infonce", reverse=True
+    )
+    same(result["optimizer"]["state"], optimizer["state"])
+    assert "loss.vision_projection.0.weight" in result["optimizer"]["param_groups"][0]["param_names"]
+
+
+def test_heads_of_another_kind_are_no_loss() -> None:
+    heads = {
+        f"{name}_projection.{kind}": torch.zeros(2, 2) for name in ("vision", "text") for kind in ("weight", "bias")
+    }
+    for prefix in ("", "model.", "loss."):
+        content = {prefix + key: value for key, value in heads.items()}
+        made, result = plan(content, builtin_catalog())
+        assert made.empty, made.problems
+        assert result is content
+    queue = {"loss.vision_queue": torch.zeros(2, 3, 4), "loss.queue_ptr": torch.zeros(1)}
+    assert "'vision_queue', which it does not have" in problems(queue)
+
+
+def test_a_loss_inside_that_could_be_part_of_another_is_asked_for() -> None:
+    state = {f"criterion.contrastive_loss.{key}": value for key, value in old_loss().state_dict().items()}
+    assert "say which with --loss criterion=NAME or --loss criterion.contrastive_loss=NAME" in problems(state)
+    one = converted(state, "criterion.contrastive_loss=training_losses.legacy.contrastive_loss.ContrastiveLoss")
+    assert "criterion.contrastive_loss.vision_head.layers.0.weight" in one
+    other = converted(state, "criterion=hybrid_pretrain_vicreg_loss.HybridPretrainVICRegLoss")
+    assert "criterion.vision_head.layers.0.weight" in other
+
+
+def test_places_may_stand_before_prefixes() -> None:
+    """The command prints places, so it takes them, too."""
+    state = old_loss().state_dict()
+    content = {"model": {"w": torch.ones(1)}, "criterion": dict(state)}
+    assert (
+        "vision_head.layers.0.weight"
+        in converted(content, "criterion=training_losses.legacy.contrastive_loss.ContrastiveLoss")["criterion"]
+    )
+    made, result = plan(content, builtin_catalog(), skip=["criterion"])
+    assert made.empty
+    assert result is content
+    back = converted(
+        converted(content),
+        "criterion=training_losses.legacy.contrastive_loss.ContrastiveLoss:loss_type=infonce",
+        reverse=True,
+    )
+    same(back["criterion"], dict(state))
+
+
+def test_the_suffix_of_the_output_is_its_format(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({f"loss.{k}": v for k, v in old_loss().state_dict().items()}, path)
+    catalog = builtin_catalog()
+    _, written = convert_file(path, catalog, write=True, output=tmp_path / "a.safetensors")
+    assert written is not None
+    loaded = load_file(written)
+    assert sorted(loaded) == sorted(k for k in torch.load(convert_file(path, catalog, write=True)[1]))
+    _, back = convert_file(
+        written,
+        catalog,
+        write=True,
+        output=tmp_path / "b.pt",
+        reverse=True,
+        losses=["loss=barlow_twins_loss.BarlowTwinsLoss"],
+    )
+    same(dict(sorted(torch.load(back).items())), dict(sorted(torch.load(path).items())))
+    torch.save({"epoch": 3, "model": {f"loss.{k}": v for k, v in old_loss().state_dict().items()}}, path)
+    with pytest.raises(
+        CheckpointError, match=r"named tensors and nothing else, found 'epoch' \(int\), 'model' \(dict\)"
+    ):
+        convert_file(path, catalog, write=True, output=tmp_path / "c.safetensors")
+    assert not list(tmp_path.glob(".training*"))
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    target = tmp_path / "dangling.pt"
+    target.symlink_to(tmp_path / "nowhere.pt")
+    folder = tmp_path / "folder.pt"
+    folder.mkdir()
+    for output, kind in ((target, "a link"), (folder, "a folder"), (Path("/dev/null"), "no regular file")):
+        with pytest.raises(CheckpointError, match=f"that is {kind}, which is not replaced"):
+            convert_file(path, builtin_catalog(), write=True, output=output, force=True)
+    assert target.is_symlink()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_temporary_files_of_killed_runs_are_removed(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f".training-losses-abc.{gone.pid}.tmp"
+    alive = tmp_path / f".training-losses-abc.{os.getppid()}.tmp"
+    for file in (left, alive):
+        file.write_bytes(b"half")
+    convert_file(path, builtin_catalog(), write=True)
+    assert not left.exists()
+    assert alive.exists()
+
+
+def test_odd_keys_cycles_and_deep_trees(tmp_path: Path) -> None:
+    odd = {0: torch.zeros(1), "loss.vision_projection.0.weight": torch.zeros(2, 2)}
+    assert list(converted(odd)) == [0, "loss.vision_head.layers.0.weight"]
+    cycle: dict[str, Any] = {"loss.vision_projection.0.weight": torch.zeros(2, 2)}
+    cycle["self"] = cycle
+    with pytest.raises(CheckpointError, match="self: this container holds itself"):
+        plan(cycle, builtin_catalog())
+    deep: Any = {"w": torch.zeros(1)}
+    for _ in range(300):
+        deep = {"x": deep}
+    with pytest.raises(CheckpointError, match="nested more than 200 levels deep"):
+        plan(deep, builtin_catalog())
+
+
+def test_sharded_files_with_an_index(tmp_path: Path) -> None:
+    state = {f"loss.{k}": v for k, v in old_loss().state_dict().items()} | {"zoo.weight": torch.ones(3)}
+    names = sorted(state)
+    shards = {"m-1.safetensors": names[:5], "m-2.safetensors": names[5:]}
+    for name, keys in shards.items():
+        save_file({key: state[key].contiguous() for key in keys}, tmp_path / name)
+    index = tmp_path / "m.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {key: name for name, keys in shards.items() for key in keys}}))
+    _, written = convert_file(index, builtin_catalog(), write=True)
+    assert written == tmp_path / "m.migrated.safetensors.index.json"
+    weights = json.loads(written.read_text())["weight_map"]
+    loaded = {key: value for name in set(weights.values()) for key, value in load_file(tmp_path / name).items()}
+    same(dict(sorted(loaded.items())), dict(sorted(converted(state).items())))
+    assert all(key in load_file(tmp_path / name) for key, name in weights.items())
+    (tmp_path / "m-2.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"names the file m-2.safetensors, which does not exist"):
+        convert_file(index, builtin_catalog())
+
+
+def test_folders_say_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="a folder, and no file"):
+        convert_file(tmp_path, builtin_catalog())
+    (tmp_path / ".metadata").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"format_utils dcp_to_torch"):
+        convert_file(tmp_path, builtin_catalog())
+
+
+def test_trust_is_advised_for_a_blocked_class_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"x": Model(old_loss())}, path)
+    with pytest.raises(CheckpointError, match=r"holds an object of [\w.]*Model; --trust"):
+        convert_file(path, builtin_catalog())
+    path.write_bytes(b"PK\3\4 broken")
+    with pytest.raises(CheckpointError) as caught:
+        convert_file(path, builtin_catalog())
+    assert "--trust" not in str(caught.value)
+
+
+def test_large_files_stay_on_disk(tmp_path: Path) -> None:
+    """The peak of a process beyond that of one that converts almost nothing, over the size of the file."""
+    queue = torch.randn(1 << 21, 4).T.contiguous()
+    state = {f"w{n}": torch.randn(1 << 20) for n in range(8)}
+    state |= {
+        "loss.vision_queue": queue,
+        "loss.text_queue": queue + 1,
+        "loss.queue_ptr": torch.zeros(1, dtype=torch.long),
+    }
+    torch.save(state, tmp_path / "large.pt")
+    torch.save({k: v[:, :4].clone() if v.dim() > 1 else v[:4].clone() for k, v in state.items()}, tmp_path / "small.pt")
+    code = (
+        "import sys; from training_losses.migration.__main__ import main\n"
+        "main(['checkpoint', sys.argv[1], '--write'])\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+
+    def peak(name: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout.split()[-1]) << 10
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of a process is read from /proc")
+    share = (peak("large.pt") - peak("small.pt")) / (tmp_path / "large.pt").stat().st_size
+    assert share < 0.5, share
+    back = torch.load(tmp_path / "large.migrated.pt")
+    torch.testing.assert_close(back["loss.vision_queue.features"], queue.T)
+    assert back["loss.vision_queue.features"].is_contiguous()
+
+
+# --- loading into objects --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_copies_of_one_entry_are_independent(assign: bool) -> None:
+    old = twin(MEMORY)(dim=4, queue_size=8)
+    torch.manual_seed(0)
+    old(torch.randn(3, 4), torch.randn(3, 4), list("abc"))
+    source = {k: v.clone() for k, v in old.state_dict().items()}
+    case, keywords = translate(builtin_catalog().find(MEMORY)[0], (), {"dim": 4, "queue_size": 8})
+    assert case.new is not None
+    new = resolve(case.new)(**keywords)
+    new.load_state_dict(dict(source), assign=assign)
+    for _ in range(2):
+        new(torch.randn(3, 4), torch.randn(3, 4))
+    assert (int(new.vision_queue.ptr), int(new.text_queue.ptr)) == (1, 1)
+    assert source["queue_ptr"].tolist() == [3]
+
+
+def test_subclasses_of_a_new_loss_take_old_keys() -> None:
+    class Mine(CLIPLoss):
+        pass
+
+    class Deeper(Mine):
+        pass
+
+    state = old_loss().state_dict()
+    mine = Deeper(input_dim=5, projection_dim=3)
+    mine.load_state_dict(state)
+    torch.testing.assert_close(mine.vision_head.layers[0].weight.detach(), state["vision_projection.0.weight"])

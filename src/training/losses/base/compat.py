@@ -20,7 +20,7 @@ def bridge() -> ModuleType | None:
     try:
         return importlib.import_module("training_losses.migration.bridge")
     except ModuleNotFoundError as error:
-        if error.name in ("training_losses.migration", "training_losses.migration.bridge"):
+        if error.name in ("migration", "training_losses.migration.bridge"):
             return None
         raise
 
@@ -48,7 +48,10 @@ def upgrade_state(loss: Any, state_dict: dict[str, Any], prefix: str) -> None:
     if all(prefix + key in state_dict for key in own):
         return
     if module := bridge():
-        module.upgrade_state(path_of(type(loss)), own, state_dict, prefix)
+        # a user's subclass holds what the class holds that it was made from
+        for cls in type(loss).__mro__[:-1]:
+            if module.upgrade_state(path_of(cls), own, state_dict, prefix):
+                return
 
 
 def old_keyword(cls: type, name: str, call: str) -> str:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 24
+CHUNK = 1 << 22
 """Bytes that are read, transposed or written at once."""
 
 

@@ -24,6 +24,8 @@ record::
 * ``bad`` maps a description to a function that breaks the inputs; each must raise ``ValueError``.  Without it, the
   first ``grad`` tensor loses its last row.
 * ``may_be_integers`` names floating inputs that may be integers as well (targets of a regression).
+* ``idle(inputs, bad)`` says where a value ``bad`` (NaN, inf or -inf) takes no part in the loss: keyword argument ->
+  boolean masks in the place of its tensors.  There a bad value must not show; everywhere else it must.
 * ``exempt`` maps a check (a test function's name without ``test_``) to the reason why it cannot hold.  An exemption
   from ``compiles`` must also stand in the class docstring.
 """
@@ -58,6 +60,7 @@ class LossRecord:
     reductions: tuple[str, ...] = ()
     mean_count: Callable[[Inputs], float] | None = None
     bad: Mapping[str, Callable[[Inputs], Inputs]] = field(default_factory=dict)
+    idle: Callable[[Inputs, float], Mapping[str, Any]] | None = None
     exempt: Mapping[str, str] = field(default_factory=dict)
     may_be_integers: tuple[str, ...] = ()
     batch: int = 4

@@ -46,6 +46,23 @@ def loss(name: str, variant: str = "", forward: dict[str, Any] | None = None, **
     return LossRecord(name, listed(**(forward or {})), grad=("sequences",), variant=variant, **options)
 
 
+def everything(key: str) -> Callable[[Inputs, float], dict[str, Any]]:
+    return lambda inputs, bad: {key: [torch.ones_like(x, dtype=torch.bool) for x in inputs[key]]}
+
+
+def behind_the_lengths(inputs: Inputs, bad: float) -> Inputs:
+    return {
+        side: torch.arange(inputs[side].shape[1])[:, None].expand(inputs[side].shape)
+        >= torch.tensor(inputs[f"lengths_{side}"])[:, None, None]
+        for side in ("x", "y")
+    }
+
+
+def cut_pair(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
+    lengths = {f"lengths_{side}": [size - i % 2 for i in range(batch)] for side, size in (("x", 5), ("y", 4))}
+    return {**pair(g, dtype, batch), **lengths}
+
+
 def embeddings(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
     frames = 3 + batch if batch else 0
     return {"embeddings": 0.5 * draw(g, dtype, frames, 3)}
@@ -104,9 +121,12 @@ RECORDS = [
         variant="drops",
         kwargs={"keep_floor_decay": 0.5, "fit_steps": 1, "stable": True, "on_failure": "skip"},
         bad={"vectors of another length": lambda inputs: {**inputs, "drop_vectors": inputs["drop_vectors"][1:]}},
+        # left out, by on_failure="skip"
+        idle=lambda inputs, bad: everything("sequences")(inputs, bad) | everything("drop_vectors")(inputs, bad),
         exempt=EXEMPT
         | NO_FIT_GRADIENT
-        | {"float16_inputs_with_loss_scaling": "1 / L has no bound: its gradients exceed the range of float16"},
+        | {"float16_inputs_with_loss_scaling": "1 / L has no bound: its gradients exceed the range of float16"}
+        | {"overflow_shows_or_is_right": "frames whose distances overflow are left out like others that fail"},
     ),
     LossRecord(
         "soft_dtw",
@@ -128,6 +148,16 @@ RECORDS = [
         variant="cosine",
         kwargs={"distance": "cosine", "open_end": True, "normalize_by_length": True, "bandwidth": 2},
         reductions=("none", "mean", "sum"),
+        exempt=EXEMPT,
+    ),
+    LossRecord(
+        "soft_dtw",
+        cut_pair,
+        grad=("x", "y"),
+        variant="lengths",
+        reductions=("none", "mean", "sum"),
+        bad={"batches": lambda inputs: {**inputs, "y": inputs["y"][:3]}},
+        idle=behind_the_lengths,
         exempt=EXEMPT,
     ),
     LossRecord(

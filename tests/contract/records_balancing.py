@@ -43,5 +43,6 @@ RECORDS = [
     record("uncertainty", "range", likelihood={"l1": "laplace"}, log_variance_range=(-1.0, 2.0), log_scale=0.5),
     record("gradnorm"),
     record("product", exempt={"gradcheck": "the first batch is its own mean, which is held constant"}),
+    record("product", "bounded", max_total=1e-3, normalize=False),
     record("product", "hybrid", product_weight=0.1, warmup=1, max_total=100.0, additive_weights={"l1": 0.1}),
 ]

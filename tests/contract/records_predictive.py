@@ -59,6 +59,12 @@ def sigreg_on_last_level() -> dict[str, Any]:
     return {"regularizer": SIGRegLoss(num_slices=8), "regularize": -1, "regularizer_weight": [0.1, 0.2]}
 
 
+def later_tokens(inputs: Inputs, bad: float) -> Inputs:
+    """Pooling takes the first token."""
+    names = ("context_features_a", "context_features_b")
+    return {name: (torch.arange(3) > 0)[:, None].expand_as(inputs[name]) for name in names}
+
+
 REDUCTIONS = ("mean", "sum")
 
 RECORDS = [
@@ -149,6 +155,7 @@ RECORDS = [
         ("predictions", "context_features_a", "context_features_b"),
         variant="context",
         kwargs=ramp("contrastive_weight"),
+        idle=later_tokens,
         advance=move,
         reductions=REDUCTIONS,
         bad={"shape": shorter_target},

@@ -16,6 +16,18 @@ def dense(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
     return {"logits": draw(g, dtype, batch, 4, 3), "target": target, "sample_weight": torch.linspace(0.5, 2.0, batch)}
 
 
+def ignored(inputs: Inputs, bad: float) -> Inputs:
+    """Logits whose target is ignored."""
+    return {"logits": (inputs["target"] == -100).unsqueeze(1).expand_as(inputs["logits"])}
+
+
+def ignored_or_ruled_out(inputs: Inputs, bad: float) -> Inputs:
+    """Without label smoothing a class of logit -inf counts only where it is the right one."""
+    right = torch.nn.functional.one_hot(inputs["target"].clamp(min=0), 4).movedim(-1, 1).bool()
+    idle = ignored(inputs, bad)["logits"]
+    return {"logits": idle | ~right if bad == -torch.inf else idle}
+
+
 def regression(g: torch.Generator, dtype: torch.dtype, batch: int) -> Inputs:
     weights = torch.linspace(0.5, 2.0, batch)
     return {"prediction": draw(g, dtype, batch, 3), "target": draw(g, dtype, batch, 3), "sample_weight": weights}
@@ -37,6 +49,7 @@ RECORDS = [
             (torch.tensor([1.0, 0.0, 2.0, 0.5])[i["target"][:, 1:]] * i["sample_weight"][:, None]).sum()
         ),
         empty="finite",
+        idle=ignored,
     ),
     LossRecord(
         "cross_entropy",
@@ -47,6 +60,7 @@ RECORDS = [
         kwargs={"mean_over": "elements", "label_smoothing": 0.0},
         reductions=ALL,
         empty="finite",
+        idle=ignored_or_ruled_out,
     ),
     LossRecord(
         "mse",

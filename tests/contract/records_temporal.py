@@ -33,6 +33,17 @@ def valid_labels(inputs: Inputs) -> float:
     return float((inputs["targets"] != -1).sum())
 
 
+def void(inputs: Inputs, bad: float) -> Inputs:
+    """Logits of void labels."""
+    return {"logits": (inputs["targets"] == -1).unsqueeze(-1).expand_as(inputs["logits"])}
+
+
+def void_or_ruled_out(inputs: Inputs, bad: float) -> Inputs:
+    """Without label smoothing a class of logit -inf counts only where it is the right one."""
+    right = torch.nn.functional.one_hot(inputs["targets"].clamp(min=0), 4).bool()
+    return {"logits": void(inputs, bad)["logits"] | (~right if bad == -torch.inf else False)}
+
+
 REDUCTIONS = ("mean", "sum", "none")
 BAD = {
     "targets of another length": lambda inputs: {**inputs, "targets": inputs["targets"][:, 1:]},
@@ -70,6 +81,7 @@ RECORDS = [
         reductions=REDUCTIONS,
         mean_count=valid_labels,
         bad=BAD,
+        idle=void_or_ruled_out,
     ),
     LossRecord(
         "temporal_cross_entropy",
@@ -80,6 +92,7 @@ RECORDS = [
         empty="finite",
         reductions=REDUCTIONS,
         mean_count=valid_labels,
+        idle=void,
     ),
     LossRecord(
         "temporal_cross_entropy",
@@ -90,6 +103,7 @@ RECORDS = [
         empty="finite",
         reductions=REDUCTIONS,
         mean_count=lambda inputs: 1.0,
+        idle=void,
     ),
     energy(),
     energy("order 2", order=2),

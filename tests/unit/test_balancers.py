@@ -172,7 +172,7 @@ def test_range_bounds_the_parameter_and_lets_it_return() -> None:
     assert -2.2 < train_s(loss, 1e-9, 400) <= -2.0, "the parameter stops at the bound"
     close(loss(given(1e-9)).loss.item(), -1.0, 1e-6)
     close(train_s(loss, 1.0, 400), 0.0, 1e-3)
-    unbounded = UncertaintyWeightedLoss(names=["a"]).double()
+    unbounded = UncertaintyWeightedLoss(names=["a"], log_variance_range=None).double()
     assert train_s(unbounded, 1e-9, 400) < -10
 
 

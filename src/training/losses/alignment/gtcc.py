@@ -32,6 +32,12 @@ class _FiniteGradient(torch.autograd.Function):
         return torch.nan_to_num(grads[0], 0.0, 0.0, 0.0)
 
 
+def _finite(x: Tensor) -> Tensor:
+    """``x`` with 0 for what is not finite, in its gradient too."""
+    found: Tensor = _FiniteGradient.apply(x.masked_fill(~torch.isfinite(x), 0.0))  # type: ignore[no-untyped-call]
+    return found
+
+
 @LossRegistry.register("gtcc")
 class GTCCLoss(PresetMixin):
     """Temporal cycle-consistency with a mixture of return points and a weight that lets frames drop out.
@@ -70,9 +76,9 @@ class GTCCLoss(PresetMixin):
         fit: ``quasi_newton`` or ``em``, as the method of ``fit_histogram_mixture``.
         fit_objective: ``jeffreys`` or ``kl``; ``kl`` with ``em``.
         on_failure: ``raise`` ``FloatingPointError`` for a fit or a value that is not finite, or ``skip`` such frames
-            (and sequences with embeddings that are not finite): they add nothing, also not to the gradient. ``raise``
-            looks at the results on the host, once a sequence and once a call, for which an accelerator has to be
-            waited for; ``skip`` does not.
+            (and sequences with embeddings or a drop vector that are not finite): they add nothing, also not to the
+            gradient. ``raise`` looks at the results on the host, once a sequence and once a call, for which an
+            accelerator has to be waited for; ``skip`` does not.
         seed: of the frames and sides that are drawn, others at every call in training mode (their number is part of the
             state_dict), always the same in evaluation mode.
         frame_reduction: ``sum`` over the frames of a pair, or ``mean``.
@@ -186,25 +192,28 @@ class GTCCLoss(PresetMixin):
         self._check(given, drop_vectors, epoch)
         if len(given) < 2:
             return given.zero
-        usable = None
+        whole = None
         if self.on_failure == "skip":
             # such entries are left out here, and pairs with them below
-            finite = [x.masked_fill(~torch.isfinite(x), 0.0) for x in given.items]
-            usable = torch.stack([torch.isfinite(x).all() for x in given.items])
-            given = Sequences.of([_FiniteGradient.apply(x) for x in finite])  # type: ignore[no-untyped-call]  # torch
+            usable = [torch.isfinite(x).all() for x in given.items]
+            given = Sequences.of([_finite(x) for x in given.items])
+            if drop_vectors is not None:
+                usable = [fine & torch.isfinite(v).all() for fine, v in zip(usable, drop_vectors, strict=True)]
+                drop_vectors = [_finite(v) for v in drop_vectors]
+            whole = torch.stack(usable)
         if generator is None:
             calls = self.calls if self.training else 0
             generator = torch.Generator().manual_seed(self.seed + (calls << 24))
-        self.calls += self.training
         floor = self.keep_floor_decay ** (epoch + 1)
         known = None if mixtures is None else dict(zip(ordered_pairs(len(given)), mixtures, strict=True))
         with autocast_off(given.padded):
-            total = self._sum(given, drop_vectors, floor, generator, sampled_frames, window_sides, known, usable)
+            total = self._sum(given, drop_vectors, floor, generator, sampled_frames, window_sides, known, whole)
         if self.on_failure == "raise" and not bool(torch.isfinite(total.detach())):
             raise FloatingPointError(
                 "the loss is not finite: an error of 0 whose inverse is taken, or embeddings that are not finite; "
                 "on_failure='skip' leaves such frames out"
             )
+        self.calls += self.training  # not before: a call that raises leaves the draws as they were
         return total
 
     def _sum(

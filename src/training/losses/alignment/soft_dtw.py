@@ -83,7 +83,9 @@ class SoftDTWLoss(BaseLoss):
             lengths_x: valid frames of each ``x``; default: all.
             lengths_y: valid frames of each ``y``.
         """
-        value = self._batched(*self._check(x, y, lengths_x, lengths_y))
+        a, b, rows, columns = self._check(x, y, lengths_x, lengths_y)
+        # what is behind the lengths must not be multiplied by the zeros of its gradient
+        value = self._batched(_cut(a, rows), _cut(b, columns), rows, columns)
         if x.dim() == 2:
             return value[0]
         return self.apply_reduction(value)
@@ -151,3 +153,11 @@ class SoftDTWLoss(BaseLoss):
                 raise ValueError(f"{name} must hold {batch} numbers from 1 to {frames}, found {values}")
             checked.append(values)
         return a, b, checked[0], checked[1]
+
+
+def _cut(x: Tensor, lengths: list[int]) -> Tensor:
+    """``x``, with zeros behind the lengths."""
+    if min(lengths) == x.shape[1]:
+        return x
+    behind = torch.arange(x.shape[1], device=x.device) >= torch.tensor(lengths, device=x.device)[:, None]
+    return x.masked_fill(behind[:, :, None], 0.0)

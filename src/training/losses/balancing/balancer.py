@@ -74,6 +74,7 @@ class NamedScalars(nn.Module):
 
     def __init__(self, values: Mapping[str, float], *, trainable: bool = False) -> None:
         super().__init__()
+        self.changing = () if trainable else tuple(values)
         for name, value in values.items():
             scalar = torch.tensor(float(value))
             if trainable:

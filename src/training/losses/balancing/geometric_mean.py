@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..base import LossOutput, require_choice, require_number
 from ..base.schedules import Schedule
+from ..functional import not_finite
 from ..loss_registry import LossRegistry
 from .balancer import Arguments, Names, TermBalancer, Terms, per_name, stack_values, tagged
 
@@ -129,7 +130,7 @@ class GeometricMeanLoss(TermBalancer):
         if self.check and bool((raw < 0).any()):
             raise ValueError(f"values must not be negative, found {dict(zip(names, raw.tolist(), strict=True))}")
         eps = self._eps(raw)
-        logs = (raw + eps).clamp(min=torch.finfo(raw.dtype).tiny).log()
+        logs = (raw + eps).clamp(min=torch.finfo(raw.dtype).tiny).log() + not_finite(raw)
         shares, factors = self._factors(names)
         total = weighted_sum(factors, logs)
         if self.objective == "geometric_mean":

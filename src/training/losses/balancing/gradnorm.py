@@ -185,8 +185,10 @@ class GradNormLoss(TermBalancer):
         target = weighted.mean() * rate**self.alpha
         gradient = (weighted - target).sign() * norms
         moved = (weights - self.lr * gradient).clamp(min=self.min_weight)
-        valid = norms.isfinite().all() & losses.isfinite().all()
-        self.weight.write(torch.where(valid, moved * (moved.numel() / moved.sum()), weights))
+        moved = moved * (moved.numel() / moved.sum())
+        # rates are relative to the first losses and may overflow
+        valid = norms.isfinite().all() & losses.isfinite().all() & moved.isfinite().all()
+        self.weight.write(torch.where(valid, moved, weights))
         self.initial_loss.write(torch.where(valid, initial, self.initial_loss.stack().to(initial.dtype)))
         self.started.logical_or_(valid)
         return {

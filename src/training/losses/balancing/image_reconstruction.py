@@ -18,9 +18,11 @@ __all__ = ["ImageGeometricMeanLoss", "ImageProductLoss", "ImageWeightedSumLoss"]
 
 
 def _trio(
-    networks: Mapping[str, nn.Module] | None, layers: Sequence[str] | None, detach_target: bool
+    networks: Mapping[str, nn.Module] | None, layers: Sequence[str] | None, detach_target: bool, safe_norm: bool | None
 ) -> dict[str, nn.Module]:
-    terms = image_reconstruction_losses(layers=layers, detach_target=detach_target) if networks is None else networks
+    terms = networks
+    if terms is None:
+        terms = image_reconstruction_losses(layers=layers, detach_target=detach_target, safe_norm=safe_norm)
     if set(terms) != {"perceptual", "l1", "lpips"}:
         raise ValueError(f"networks must name perceptual, l1 and lpips, found {sorted(terms)}")
     return {name: terms[name] for name in ("perceptual", "l1", "lpips")}
@@ -47,8 +49,9 @@ class ImageWeightedSumLoss(_OnImages, WeightedSumLoss):
             network is never loaded.
         layers: of the VGG distance; ``None``: its default.
         detach_target: no gradient for the target in the two networks.
-        networks: other losses under the names ``perceptual``, ``l1``, ``lpips``; ``layers`` and ``detach_target`` then
-            have no effect.
+        safe_norm: of the LPIPS distance, see ``LPIPSLoss``.
+        networks: other losses under the names ``perceptual``, ``l1``, ``lpips``; ``layers``, ``detach_target`` and
+            ``safe_norm`` then have no effect.
 
     Inputs: ``rendered`` and ``target``, ``[B, 3, H, W]`` in [0, 1].
 
@@ -70,10 +73,11 @@ class ImageWeightedSumLoss(_OnImages, WeightedSumLoss):
         lpips_weight: float = 0.05,
         layers: Sequence[str] | None = None,
         detach_target: bool = True,
+        safe_norm: bool | None = None,
         networks: Mapping[str, nn.Module] | None = None,
     ) -> None:
         weights = {"perceptual": perceptual_weight, "l1": l1_weight, "lpips": lpips_weight}
-        super().__init__(terms=_trio(networks, layers, detach_target), weights=weights)
+        super().__init__(terms=_trio(networks, layers, detach_target, safe_norm), weights=weights)
 
 
 @LossRegistry.register("image_geometric_mean")
@@ -89,8 +93,9 @@ class ImageGeometricMeanLoss(_OnImages, GeometricMeanLoss):
         final_floor_weight, ramp_length: with both, ``floor_weight`` goes to the final value in a straight line over so
             many positions of ``step_schedule``.
         detach_target: no gradient for the target in the two networks.
-        networks: other losses under the names ``perceptual``, ``l1``, ``lpips``; ``layers`` and ``detach_target`` then
-            have no effect.
+        safe_norm: of the LPIPS distance, see ``LPIPSLoss``.
+        networks: other losses under the names ``perceptual``, ``l1``, ``lpips``; ``layers``, ``detach_target`` and
+            ``safe_norm`` then have no effect.
 
     Inputs: ``rendered`` and ``target``, ``[B, 3, H, W]`` in [0, 1].
 
@@ -117,6 +122,7 @@ class ImageGeometricMeanLoss(_OnImages, GeometricMeanLoss):
         final_floor_weight: float | None = None,
         ramp_length: float | None = None,
         detach_target: bool = True,
+        safe_norm: bool | None = None,
         networks: Mapping[str, nn.Module] | None = None,
     ) -> None:
         schedules = None
@@ -127,7 +133,7 @@ class ImageGeometricMeanLoss(_OnImages, GeometricMeanLoss):
                 f"final_floor_weight and ramp_length belong together, found {final_floor_weight} and {ramp_length}"
             )
         super().__init__(
-            terms=_trio(networks, layers, detach_target),
+            terms=_trio(networks, layers, detach_target, safe_norm),
             objective=objective,
             eps=eps,
             floor=floor,
@@ -149,8 +155,9 @@ class ImageProductLoss(_OnImages, ProductLoss):
         eps, normalize, warmup, include_current, max_ratio, max_total, product_weight: as there.
         perceptual_weight, l1_weight, lpips_weight: of the weighted sum, used where ``product_weight < 1``.
         detach_target: no gradient for the target in the two networks.
-        networks: other losses under the names ``perceptual``, ``l1``, ``lpips``; ``layers`` and ``detach_target`` then
-            have no effect.
+        safe_norm: of the LPIPS distance, see ``LPIPSLoss``.
+        networks: other losses under the names ``perceptual``, ``l1``, ``lpips``; ``layers``, ``detach_target`` and
+            ``safe_norm`` then have no effect.
 
     Inputs: ``rendered`` and ``target``, ``[B, 3, H, W]`` in [0, 1].
 
@@ -178,10 +185,11 @@ class ImageProductLoss(_OnImages, ProductLoss):
         l1_weight: float = 1.0,
         lpips_weight: float = 1.0,
         detach_target: bool = True,
+        safe_norm: bool | None = None,
         networks: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__(
-            terms=_trio(networks, layers, detach_target),
+            terms=_trio(networks, layers, detach_target, safe_norm),
             eps=eps,
             normalize=normalize,
             warmup=warmup,

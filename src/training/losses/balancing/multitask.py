@@ -59,6 +59,7 @@ class MultiTaskLoss(BaseLoss):
         self.weighting, self.momentum, self.normalize_weights = weighting, momentum, normalize_weights
         if weighting == "inverse_loss":
             self.running_loss = nn.Buffer(torch.ones(len(self.tasks)))
+            self.changing = ("running_loss",)
 
     def forward(self, inputs: Mapping[str, Any], targets: Mapping[str, Any]) -> LossOutput:
         """The weighted sum over the tasks that are in both mappings."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..base import LossOutput, require_number
+from ..base import LossOutput, keeps_state, require_number
 from ..base.schedules import Schedule
+from ..functional import not_finite
 from ..loss_registry import LossRegistry
 from .balancer import Arguments, NamedScalars, Names, TermBalancer, Terms, stack_values, tagged
 from .terms import check_weights
@@ -64,6 +66,7 @@ class ProductLoss(TermBalancer):
 
     needs_names = True
     schedulable = ("product_weight",)
+    changing = ("n_updates",)
     n_updates: Tensor
 
     def __init__(
@@ -101,15 +104,16 @@ class ProductLoss(TermBalancer):
         self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
         self.attach_schedules(schedules)
 
+    @keeps_state
     def combine(self, values: Mapping[str, Tensor]) -> LossOutput:
         """The mixture of weighted sum and product."""
         raw = stack_values(self.checked(values))
         before = self.running_mean.stack().to(raw.dtype), self.n_updates.clone()
         after = self._updated(raw.detach(), *before) if self.training else before
         ratios = self._ratios(raw, *(after if self.include_current else before))
-        product = (ratios + self.eps).clamp(min=torch.finfo(raw.dtype).tiny).log().sum().exp()
-        if self.max_total is not None:
-            product = product.clamp(max=self.max_total)
+        # the clamps hide infinities
+        logs = (ratios + self.eps).clamp(min=torch.finfo(raw.dtype).tiny).log().sum() + not_finite(raw).sum()
+        product = logs.exp() if self.max_total is None else self._bounded(logs, self.max_total)
         weights = self.additive_weights.values()
         additive = torch.stack([w * value for w, value in zip(weights, raw.unbind(), strict=True)]).sum()
         w = self.current("product_weight")
@@ -123,6 +127,12 @@ class ProductLoss(TermBalancer):
             product=product,
             additive=additive,
         )
+
+    @staticmethod
+    def _bounded(logs: Tensor, bound: float) -> Tensor:
+        """``min(exp(logs), bound)``, without an overflow that would turn the gradient of 0 into NaN."""
+        limit = math.log(bound)
+        return torch.where(logs.detach() > limit, bound, logs.clamp(max=limit).exp().clamp(max=bound))
 
     def _updated(self, raw: Tensor, means: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         share = torch.where(count < self.mean_steps, 1 / (count.to(raw.dtype) + 1), 1 - self.momentum)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..base import LossOutput, require_choice, require_number
+from ..functional import returning_clamp
 from ..loss_registry import LossRegistry
 from .balancer import Arguments, NamedScalars, Names, TermBalancer, Terms, per_name, stack_values, tagged
 
@@ -31,7 +32,8 @@ class UncertaintyWeightedLoss(TermBalancer):
     For fixed ``L`` the Gaussian form is smallest at ``s = log L``, where it is
     ``1/2 + log(L) / 2`` with weight ``1/(2L)``: at its optimum it *is* half of the log sum that
     ``GeometricMeanLoss`` minimises directly, up to the lag of ``s``. Like that it is not bounded
-    below as ``L -> 0``; ``log_variance_range`` bounds it.
+    below as ``L -> 0``: a term of exactly 0 would drive ``s`` to minus infinity and the weight to infinity.
+    ``log_variance_range`` bounds both.
 
     ``log_scale=c`` puts ``h_i = log(1 + L_i / c)`` in place of ``L_i``: the geometric mean with learned
     uncertainties. Since ``h >= 0``, no scale can be lowered for ever; dividing the signed ``log L_i`` by a
@@ -43,7 +45,8 @@ class UncertaintyWeightedLoss(TermBalancer):
         names: or the names of the given values.
         likelihood: one for all, or per name (missing: ``gaussian``).
         init: of ``s``, one for all, or per name (missing: 0).
-        log_variance_range: ``(low, high)`` that ``s`` is clamped to. At a bound the gradient still leads back inside.
+        log_variance_range: ``(low, high)`` that ``s`` is clamped to; the default reaches to ``L = 2e-9``. At a
+            bound the gradient still leads back inside. ``None``: no bounds.
         log_scale: ``c > 0``, or ``None``.
 
     Give ``loss.parameters()`` to the optimiser, **without weight decay** (decay pulls every sigma to 1). A mean-reduced
@@ -75,7 +78,7 @@ class UncertaintyWeightedLoss(TermBalancer):
         names: Names = None,
         likelihood: str | Mapping[str, str] = "gaussian",
         init: float | Mapping[str, float] = 0.0,
-        log_variance_range: tuple[float, float] | None = None,
+        log_variance_range: tuple[float, float] | None = (-20.0, 20.0),
         log_scale: float | None = None,
     ) -> None:
         super().__init__(terms=terms, arguments=arguments, names=names)
@@ -99,7 +102,9 @@ class UncertaintyWeightedLoss(TermBalancer):
         """The sum of the weighted values and their regularisers."""
         raw = stack_values(self.checked(values))
         sizes = raw if self.log_scale is None else (raw / self.log_scale).log1p()
-        s = self._bounded(self.log_variance.stack().to(raw.dtype), sizes.detach())
+        s = self.log_variance.stack().to(raw.dtype)
+        if self.log_variance_range is not None:
+            s = returning_clamp(s, *self.log_variance_range)
         weights = self._weights(s)
         weighted = weights * sizes + s / 2
         names = self.fixed_names
@@ -111,22 +116,10 @@ class UncertaintyWeightedLoss(TermBalancer):
             **tagged("sigma", names, (s / 2).exp()),
         )
 
-    def _weights(self, s: Tensor, *, derivative: bool = False) -> Tensor:
-        """The factors in front of the terms, or minus their derivatives in ``s``."""
+    def _weights(self, s: Tensor) -> Tensor:
+        """The factors in front of the terms."""
         pairs = zip((LIKELIHOODS[kind] for kind in self.likelihoods), s.unbind(), strict=True)
-        return torch.stack(
-            [front * (rate if derivative else 1.0) * (-rate * value).exp() for (rate, front), value in pairs]
-        )
-
-    def _bounded(self, s: Tensor, sizes: Tensor) -> Tensor:
-        """``s`` within the range; no gradient where descent would lead further out, else as if it was inside."""
-        if self.log_variance_range is None:
-            return s
-        low, high = self.log_variance_range
-        inside = s.detach().clamp(low, high)
-        slope = 0.5 - self._weights(inside, derivative=True) * sizes
-        outward = ((s <= low) & (slope > 0)) | ((s >= high) & (slope < 0))
-        return torch.where(outward, inside, s + (inside - s.detach()))
+        return torch.stack([front * (-rate * value).exp() for (rate, front), value in pairs])
 
     def extra_repr(self) -> str:
         """Configuration."""

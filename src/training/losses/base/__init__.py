@@ -21,6 +21,7 @@ from .momentum import MomentumEncoder
 from .output import LossOutput
 from .projection import ProjectionHead
 from .queue import NO_ID, FeatureQueue
+from .state import keeps_state
 
 __all__ = [
     "NO_ID",
@@ -38,6 +39,7 @@ __all__ = [
     "ProjectionHead",
     "ProjectionMixin",
     "TemperatureScalingMixin",
+    "keeps_state",
     "kind_of",
     "require_choice",
     "require_features",

@@ -39,7 +39,8 @@ class BaseContrastiveLoss(
 
     Args:
         temperature: divides the similarities, greater than 0.
-        learnable_temperature: learn ``logit_scale = log(1 / temperature)``, clamped to a scale of 100.
+        learnable_temperature: learn ``logit_scale = log(1 / temperature)``, with a scale of at most 100, a bound that
+            it can come back from.
         normalize: compare directions (cosines) and not inner products.
         eps: smallest length that is divided by.
         input_dim: width of the features, needed with ``projection_dim``.

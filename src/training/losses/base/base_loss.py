@@ -14,6 +14,7 @@ from ..functional import reduce
 from . import compat
 from .keywords import explained, unexpected_keyword
 from .output import LossOutput
+from .state import keeps_state
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -123,12 +124,18 @@ class BaseLoss(nn.Module, ABC):
     ``forward``, which returns a tensor (one term) or ``self.output(loss=..., ...)`` (several terms, metrics). State
     saved by the old class loads: its keys are renamed, under any prefix, if the new ones are missing.
 
+    Buffers that a call writes are named in ``changing``: a call whose loss is not finite leaves them as they were, so
+    that a training loop may skip such a batch.
+
     Args:
         reduction: ``mean`` (over valid elements), ``sum`` or ``none``.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("reduction",)
     """Attributes that ``repr`` shows."""
+
+    changing: tuple[str, ...] = ()
+    """Buffers that a call writes."""
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
@@ -139,6 +146,8 @@ class BaseLoss(nn.Module, ABC):
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+        if "forward" in vars(cls):
+            cls.forward = keeps_state(cls.forward)  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """``forward`` with the hooks of ``nn.Module``; an unknown keyword is explained."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..functional import l2_normalize
+from ..functional import bounded_exp, l2_normalize
 from .base_loss import require_number, require_numbers
 from .projection import ProjectionHead
 
@@ -18,8 +18,22 @@ class TemperatureScalingMixin:
     """Divides similarities by a temperature, fixed or learnable.
 
     Learnable, the parameter is ``logit_scale = log(1 / temperature)`` (as in CLIP, Radford et al. 2021), and the scale
-    ``exp(logit_scale)`` is clamped to ``max_scale``.
+    ``exp(logit_scale)`` is bounded by ``max_scale``, which it reaches exactly. At the bound and above, the gradient
+    passes where descent leads back inside, and is 0 where it leads further out.
     """
+
+    _scale_of_call: Tensor | None = None
+
+    def begin(self) -> bool:
+        """From here to ``settle`` all uses of a learned scale share one node: its bound sees their whole gradient."""
+        outermost = self.learnable_temperature and self._scale_of_call is None
+        if outermost:
+            self._scale_of_call = bounded_exp(self.logit_scale, self.max_scale)
+        return outermost
+
+    def settle(self, outermost: bool, keep: Any) -> None:
+        """The call is over."""
+        self._scale_of_call = None if outermost else self._scale_of_call
 
     def init_temperature(self, *, temperature: float, learnable: bool = False, max_scale: float = 100.0) -> None:
         """Set the temperature (greater than 0) and whether it is learned."""
@@ -32,7 +46,9 @@ class TemperatureScalingMixin:
     @property
     def scale(self) -> float | Tensor:
         """``1 / temperature``, with its graph when learnable."""
-        return self.logit_scale.exp().clamp(max=self.max_scale) if self.learnable_temperature else 1 / self._temperature
+        if not self.learnable_temperature:
+            return 1 / self._temperature
+        return bounded_exp(self.logit_scale, self.max_scale) if self._scale_of_call is None else self._scale_of_call
 
     @property
     def temperature(self) -> float | Tensor:
@@ -42,6 +58,8 @@ class TemperatureScalingMixin:
     @temperature.setter
     def temperature(self, value: float) -> None:
         require_numbers(0.0, exclusive=True, temperature=value)
+        if self.learnable_temperature:
+            require_number("1 / temperature", 1.0 / value, high=self.max_scale)
         self._temperature = float(value)
         if self.learnable_temperature:
             with torch.no_grad():

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..functional import not_finite
 from .base_loss import require_choice, require_numbers
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation that gives NaN, not 0, where the variance of a batch overflows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalized = super().forward(x)
+        return normalized + not_finite(x.detach().square().sum()).to(normalized.dtype) if self.training else normalized
 
 
 class ProjectionHead(nn.Module):
@@ -31,11 +40,11 @@ class ProjectionHead(nn.Module):
         self.input_dim = input_dim
         parts: list[nn.Module] = [nn.Linear(input_dim, hidden), nn.ReLU()]
         if layers == 3:
-            parts.insert(1, nn.BatchNorm1d(hidden))
-            parts += [nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+            parts.insert(1, BatchNorm1d(hidden))
+            parts += [nn.Linear(hidden, hidden), BatchNorm1d(hidden), nn.ReLU()]
         parts.append(nn.Linear(hidden, output_dim))
         if final_batch_norm:
-            parts.append(nn.BatchNorm1d(output_dim, affine=False))
+            parts.append(BatchNorm1d(output_dim, affine=False))
         self.layers = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,4 +52,5 @@ class ProjectionHead(nn.Module):
         if x.shape[-1] != self.input_dim:
             raise ValueError(f"the projection head takes features of width {self.input_dim}, found {list(x.shape)}")
         projected: Tensor = self.layers(x)
-        return projected
+        # a ReLU hides -inf
+        return projected + not_finite(x).sum(dim=-1, keepdim=True).to(projected.dtype)

@@ -30,6 +30,28 @@ class FeatureQueue(nn.Module):
         self.ptr = nn.Buffer(torch.zeros((), dtype=torch.int64))
         self.filled = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
+    _overwritten: list[tuple[Tensor, ...]] | None = None
+    """Places and rows that were written over since ``begin``."""
+
+    def begin(self) -> tuple[bool, int]:
+        """Remember the rows that are overwritten from now on, so that ``settle`` can put them back."""
+        outermost = self._overwritten is None
+        self._overwritten = self._overwritten or []
+        return outermost, len(self._overwritten)
+
+    @torch.no_grad()
+    def settle(self, place: tuple[bool, int], keep: Tensor | bool) -> None:
+        """Put back what was overwritten since ``place``, unless ``keep``. No host synchronisation."""
+        outermost, position = place
+        kept = torch.as_tensor(keep, device=self.ptr.device)
+        for where, features, ids, ptr, filled in reversed((self._overwritten or [])[position:]):
+            for buffer, rows in ((self.features, features), (self.ids, ids)):
+                buffer.index_copy_(0, where, torch.where(kept, buffer.index_select(0, where), rows))
+            for buffer, value in ((self.ptr, ptr), (self.filled, filled)):
+                buffer.copy_(torch.where(kept, buffer, value))
+        if outermost:
+            self._overwritten = None
+
     def require_width(self, features: Tensor) -> None:
         """Raise ``ValueError`` unless ``features`` are ``[B, dim]``."""
         if features.dim() != 2 or features.shape[1] != self.dim:
@@ -46,6 +68,9 @@ class FeatureQueue(nn.Module):
             raise ValueError(f"ids must be [{rows}], found {list(ids.shape)}")
         kept = min(rows, self.size)
         where = (self.ptr + (rows - kept) + torch.arange(kept, device=self.ptr.device)) % self.size
+        if self._overwritten is not None:
+            rows_before = (self.features.index_select(0, where), self.ids.index_select(0, where))
+            self._overwritten.append((where, *rows_before, self.ptr.clone(), self.filled.clone()))
         self.features.index_copy_(0, where, features[rows - kept :].to(self.features.dtype))
         self.ids.index_copy_(0, where, ids[rows - kept :].to(torch.int64))
         self.ptr.copy_((self.ptr + rows) % self.size)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..base import BaseLoss, LossOutput, NormalizationMixin, require_choice, require_features, require_numbers
-from ..functional import covariance_energy, standardize, upcast
+from ..functional import covariance_energy, shown, standardize, upcast
 from ..loss_registry import LossRegistry
 
 
@@ -94,4 +94,5 @@ class DecorrelationLoss(BaseLoss, NormalizationMixin):
         mean = variance.mean()
         low = variance < self.low_variance_threshold * (mean if self.relative_threshold else 1.0)
         statistics = {"min_variance": variance.amin(), "max_variance": variance.amax(), "mean_variance": mean}
-        return statistics | {"low_variance_count": low.sum(), "low_variance_fraction": low.to(x.dtype).mean()}
+        fraction = shown(low.to(x.dtype).mean(), variance)
+        return statistics | {"low_variance_count": low.sum(), "low_variance_fraction": fraction}

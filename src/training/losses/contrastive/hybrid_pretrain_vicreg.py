@@ -55,6 +55,7 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
     """
 
     head_inputs = {"vision": "z_a", "text": "z_b"}
+    changing = ("alignment_gap",)
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..base import BaseContrastiveLoss, FeatureQueue, Ids, LossOutput, require_features, require_one_dtype
-from ..functional import bank_logsumexp_max, dot_similarity, encode_ids, fill_diagonal
+from ..functional import bank_logsumexp_max, dot_similarity, encode_ids, fill_diagonal, shown
 from ..loss_registry import LossRegistry
 
 
@@ -118,7 +118,7 @@ class MoCoLoss(BaseContrastiveLoss):
         if self.metrics and self.in_batch_negatives:
             rivals = logits.detach().diagonal_scatter(torch.full_like(matched, float("-inf")))
             best = best.maximum(rivals.amax(dim=1))
-        accuracy = {"accuracy": (matched > best).float().mean()} if self.metrics else {}
+        accuracy = {"accuracy": shown((matched > best).float().mean(), matched)} if self.metrics else {}
         return {"loss": self.apply_reduction(loss)} | accuracy
 
     def _store(self, key_v: Tensor, key_t: Tensor, ids: Tensor | None) -> None:

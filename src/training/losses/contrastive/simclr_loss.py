@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..base import BaseContrastiveLoss, ContrastiveOptions, LossOutput, require_features, require_floating
-from ..functional import dot_similarity, view_matches
+from ..functional import dot_similarity, shown, view_matches
 from ..loss_registry import LossRegistry
 
 
@@ -61,6 +61,7 @@ class SimCLRLoss(BaseContrastiveLoss):
         similarity = dot_similarity(z, z)
         matched = view_matches(similarity)
         others = ~torch.eye(batch, dtype=torch.bool, device=z.device).repeat(2, 2)
-        accuracy = (matched > similarity.masked_fill(~others, float("-inf")).amax(dim=1)).float().mean()
+        rivals = similarity.masked_fill(~others, float("-inf"))
+        accuracy = shown((matched > rivals.amax(dim=1)).float().mean(), matched)
         negative = (similarity * others).sum() / others.sum().clamp(min=1)
         return {"accuracy": accuracy, "positive_similarity": matched.mean(), "negative_similarity": negative}

@@ -189,9 +189,10 @@ class AdaptiveVICRegLoss(VICRegLoss):
 
     @torch.no_grad()
     def update_weights(self, output: Mapping[str, Tensor]) -> None:
-        """Move the weights, given what ``forward`` returned."""
+        """Move the weights, given what ``forward`` returned; terms that are not finite leave them as they are."""
         terms = {name: output[f"{name}_loss"].detach() for name in ("invariance", "variance", "covariance")}
         total = sum(terms.values(), start=torch.full_like(terms["invariance"], self.eps))
         for scale, (name, term) in zip(self.weight_scales, terms.items(), strict=True):
             weight = getattr(self, f"{name}_weight")
-            weight.lerp_((scale * (1 - term / total)).to(weight.dtype), 1 - self.momentum)
+            moved = weight.lerp((scale * (1 - term / total)).to(weight.dtype), 1 - self.momentum)
+            weight.copy_(torch.where(total.isfinite(), moved, weight))

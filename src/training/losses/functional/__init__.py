@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .bounds import bounded_exp as bounded_exp
+from .bounds import returning_clamp as returning_clamp
 from .cross_entropy import class_cross_entropy as class_cross_entropy
 from .cross_entropy import info_nce as info_nce
 from .cross_entropy import nt_xent as nt_xent
@@ -22,6 +24,8 @@ from .multi_positive import masked_logsumexp as masked_logsumexp
 from .multi_positive import pair_info_nce as pair_info_nce
 from .precision import autocast_off as autocast_off
 from .precision import eps_for as eps_for
+from .precision import not_finite as not_finite
+from .precision import shown as shown
 from .precision import upcast as upcast
 from .retrieval import retrieval_accuracy as retrieval_accuracy
 from .retrieval import retrieval_metrics as retrieval_metrics

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .precision import autocast_off, upcast
+from .precision import autocast_off, not_finite, upcast
 
 
 def center(x: Tensor) -> Tensor:
@@ -18,9 +18,10 @@ def center(x: Tensor) -> Tensor:
 
 
 def standardize(x: Tensor, *, eps: float, unbiased: bool = True) -> Tensor:
-    """Columns of mean 0 and variance 1: ``(x - mean) / sqrt(var + eps)``."""
+    """Columns of mean 0 and variance 1: ``(x - mean) / sqrt(var + eps)``; NaN where the variance overflows."""
     x = center(x)
-    return x / (x.square().sum(dim=0) / max(x.shape[0] - unbiased, 1) + eps).sqrt()
+    variance = x.square().sum(dim=0) / max(x.shape[0] - unbiased, 1)
+    return x / (variance + eps + not_finite(variance)).sqrt()
 
 
 def covariance(x: Tensor, y: Tensor | None = None) -> Tensor:

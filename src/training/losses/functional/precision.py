@@ -16,6 +16,22 @@ def eps_for(dtype: torch.dtype) -> float:
     return 1e-6 if dtype in (torch.float16, torch.bfloat16) else 1e-12
 
 
+def not_finite(x: Tensor) -> Tensor:
+    """0 where ``x`` is finite, NaN elsewhere, without a graph.
+
+    Added to a result, it shows what a comparison, a clamp or a ReLU hides, and what dividing by an overflown norm turns
+    into a zero.
+    """
+    return 0 * x.detach()
+
+
+def shown(result: Tensor, *inputs: Tensor) -> Tensor:
+    """``result``, or NaN where one of ``inputs`` has a NaN: for metrics, which are made of comparisons."""
+    for x in inputs:
+        result = torch.where(x.isnan().any(), torch.nan, result)
+    return result
+
+
 def autocast_off(x: Tensor) -> torch.autocast:
     """A context in which matrix products keep the dtype of their operands on the device of ``x``."""
     return torch.autocast(device_type=x.device.type, enabled=False)

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .precision import shown
+
 
 def _hits(similarity: Tensor, columns: Tensor, positive: Tensor | None) -> Tensor:
-    """Share of rows with a positive among the chosen ``columns`` ``[R, K]``; 0 without rows."""
+    """Share of rows with a positive among the chosen ``columns`` ``[R, K]``; 0 without rows, NaN with a NaN."""
     if positive is None:
         positive = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
-    return positive.gather(1, columns).any(dim=1).float().sum() / max(len(similarity), 1)
+    hits = positive.gather(1, columns).any(dim=1).float().sum() / max(len(similarity), 1)
+    return shown(hits, similarity)  # NaN ranks first
 
 
 @torch.no_grad()

@@ -8,14 +8,19 @@ from numbers import Integral
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .precision import autocast_off, upcast
+from .precision import autocast_off, not_finite, upcast
 
 
 def l2_normalize(x: Tensor, *, dim: int = -1, eps: float = 1e-12) -> Tensor:
-    """Rows of unit Euclidean length: ``x / max(|x|, eps)``; half precision is computed and returned in float32."""
-    return F.normalize(upcast(x), p=2.0, dim=dim, eps=eps)
+    """Rows of unit Euclidean length: ``x / max(|x|, eps)``; half precision is computed and returned in float32.
+
+    Rows whose length overflows (entries above 1e19 in float32) become NaN, not 0.
+    """
+    x = upcast(x)
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(eps)
+    unit: Tensor = x / (length + not_finite(length))
+    return unit
 
 
 def dot_similarity(a: Tensor, b: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..base import (
     require_one_dtype,
     require_tensors,
 )
-from ..functional import dot_similarity, info_nce, retrieval_metrics, upcast
+from ..functional import dot_similarity, info_nce, retrieval_metrics, shown, upcast
 from ..loss_registry import LossRegistry
 
 
@@ -100,11 +100,13 @@ class ImageTextMultiTaskLoss(BaseContrastiveLoss):
         if self.weights["classification"]:
             scores, labels = self._pair("class", class_logits, class_labels, 1)
             terms["classification"] = F.cross_entropy(scores, labels)
-            entries["classification_accuracy"] = (scores.argmax(dim=1) == labels).to(scores.dtype).mean()
+            hits = (scores.argmax(dim=1) == labels).to(scores.dtype).mean()
+            entries["classification_accuracy"] = shown(hits, scores)
         if self.weights["matching"]:
             scores, labels = self._pair("matching", matching_logits, matching_labels, None)
             terms["matching"] = F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype))
-            entries["matching_accuracy"] = ((scores > 0) == (labels > 0.5)).to(scores.dtype).mean()
+            hits = ((scores > 0) == (labels > 0.5)).to(scores.dtype).mean()
+            entries["matching_accuracy"] = shown(hits, scores)
         entries = entries | retrieval_metrics(logits.detach(), positive) if self.metrics else {}
         loss = sum((self.weights[name] * term for name, term in terms.items()), start=zero)
         terms |= {"contrastive": plain, "hard_contrastive": hard}

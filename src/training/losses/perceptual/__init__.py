@@ -13,7 +13,11 @@ __all__ = ["LPIPSLoss", "VGGPerceptualLoss", "image_reconstruction_losses", "lpi
 
 
 def image_reconstruction_losses(
-    *, layers: Sequence[str] | None = None, detach_target: bool = True, weights: str | None = "imagenet"
+    *,
+    layers: Sequence[str] | None = None,
+    detach_target: bool = True,
+    weights: str | None = "imagenet",
+    safe_norm: bool | None = None,
 ) -> dict[str, nn.Module]:
     """The trio ``perceptual`` (VGG-19), ``l1``, ``lpips``, to be handed to a balancer as its ``terms``.
 
@@ -21,9 +25,10 @@ def image_reconstruction_losses(
         layers: of the VGG distance; ``None``: its default.
         detach_target: no gradient for the target in the two networks.
         weights: of both networks, see their classes.
+        safe_norm: of the LPIPS distance, see ``LPIPSLoss``.
     """
     return {
         "perceptual": VGGPerceptualLoss(layers=layers, detach_target=detach_target, weights=weights),
         "l1": nn.L1Loss(),
-        "lpips": LPIPSLoss(detach_target=detach_target, weights=weights),
+        "lpips": LPIPSLoss(detach_target=detach_target, weights=weights, safe_norm=safe_norm),
     }

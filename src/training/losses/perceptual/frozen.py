@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import BaseLoss, require_floating
+from ..functional import not_finite, upcast
 
 __all__ = ["FrozenNetworkLoss", "check_images", "check_installed", "check_precision", "he_init", "require_package"]
 
@@ -86,6 +87,11 @@ def check_precision(network: nn.Module, **images: Tensor) -> None:
                 f"{name} must be {weight.dtype} as the network is, found {x.dtype}: convert one of them, or call the "
                 "loss under torch.autocast"
             )
+
+
+def hidden_by_network(*images: Tensor) -> Tensor:
+    """``[B]``: 0, or NaN for a sample with a pixel that is not finite, which the ReLUs of a network may hide."""
+    return torch.stack([not_finite(upcast(x)).flatten(1).sum(dim=1) for x in images]).sum(dim=0)
 
 
 class FrozenNetworkLoss(BaseLoss):

@@ -10,9 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..base import require_choice, require_number
-from ..functional import upcast
+from ..functional import not_finite, upcast
 from ..loss_registry import LossRegistry
-from .frozen import FrozenNetworkLoss, check_images, check_installed, check_precision, he_init, require_package
+from .frozen import (
+    FrozenNetworkLoss,
+    check_images,
+    check_installed,
+    check_precision,
+    he_init,
+    hidden_by_network,
+    require_package,
+)
 
 __all__ = ["LPIPSLoss", "lpips_distance"]
 
@@ -45,7 +53,8 @@ def lpips_distance(
 
     def normalized(f: Tensor) -> Tensor:
         squares = f.square().sum(1, keepdim=True)
-        return f / ((squares + eps**2).sqrt() if safe_norm else squares.sqrt() + eps)
+        # a length that overflows would turn the features into zeros
+        return f / (((squares + eps**2).sqrt() if safe_norm else squares.sqrt() + eps) + not_finite(squares))
 
     layers = []
     for a, b, w in zip(features_a, features_b, linear_weights, strict=True):
@@ -56,6 +65,10 @@ def lpips_distance(
         else:
             layers.append(F.interpolate(layer, size=size, mode="bilinear", align_corners=False))
     return torch.stack(layers).sum(0), layers
+
+
+def _has_parts(network: nn.Module) -> bool:
+    return all(hasattr(network, part) for part in ("net", "lins", "scaling_layer"))
 
 
 @LossRegistry.register("lpips")
@@ -71,8 +84,9 @@ class LPIPSLoss(FrozenNetworkLoss):
         net: ``vgg``, ``alex`` or ``squeeze``.
         input_range: lowest and highest value of the images; they are mapped to [-1, 1], which the network expects.
         spatial: a distance per pixel.
-        safe_norm: finite gradients where all channels of a layer are 0 (blank images). Off by default: values then
-            equal the package's, and so do its NaN gradients.
+        safe_norm: finite gradients where all channels of a layer are 0 (blank images). ``False``: the package's own
+            formula, with its NaN gradients; values differ by less than 1e-9 of the length of the features. Default:
+            wherever the network has the parts of an LPIPS network, which another ``backbone`` may not have.
         eps: of the norm, with ``safe_norm``.
         detach_target: no gradient, and no graph, for the target.
         weights: ``imagenet`` (trunk from torchvision's cache or the network, loaded at the first call) or ``None``: a
@@ -103,7 +117,7 @@ class LPIPSLoss(FrozenNetworkLoss):
         net: str = "vgg",
         input_range: tuple[float, float] = (0.0, 1.0),
         spatial: bool = False,
-        safe_norm: bool = False,
+        safe_norm: bool | None = None,
         eps: float = 1e-10,
         detach_target: bool = True,
         reduction: str = "mean",
@@ -118,7 +132,7 @@ class LPIPSLoss(FrozenNetworkLoss):
         require_number("eps", eps, low=0, exclusive=True)
         if backbone is None:
             check_installed(type(self).__name__, "lpips", "torchvision")
-        elif safe_norm and not all(hasattr(backbone, part) for part in ("net", "lins", "scaling_layer")):
+        elif safe_norm and not _has_parts(backbone):
             raise ValueError("safe_norm needs the parts of an LPIPS network (net, lins, scaling_layer) in backbone")
         self.net, self.input_range, self.spatial = net, (float(low), float(high)), spatial
         self.safe_norm, self.eps, self.detach_target, self.weights = safe_norm, eps, detach_target, weights
@@ -144,9 +158,11 @@ class LPIPSLoss(FrozenNetworkLoss):
         check_images(rendered, target, MINIMUM_SIZE.get(getattr(network, "pnet_type", ""), 1))
         check_precision(network, rendered=rendered, target=target)
         a, b = self._scaled(rendered), self._scaled(target.detach() if self.detach_target else target)
-        value = self._safe_distance(a, b) if self.safe_norm else network(a, b)
+        safe = _has_parts(network) if self.safe_norm is None else self.safe_norm
+        value = self._safe_distance(a, b) if safe else network(a, b)
         value = upcast(value).squeeze(1)
-        return self.apply_reduction(value if self.spatial else value.flatten(1).mean(1))
+        value = value if self.spatial else value.flatten(1).mean(1)
+        return self.apply_reduction(value + hidden_by_network(rendered, target).view(-1, *[1] * (value.dim() - 1)))
 
     def _scaled(self, x: Tensor) -> Tensor:
         low, high = self.input_range

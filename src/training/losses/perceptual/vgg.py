@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from ..base import require_choice, require_number
 from ..functional import upcast
 from ..loss_registry import LossRegistry
-from .frozen import FrozenNetworkLoss, check_images, check_installed, check_precision, he_init, require_package
+from .frozen import (
+    FrozenNetworkLoss,
+    check_images,
+    check_installed,
+    check_precision,
+    he_init,
+    hidden_by_network,
+    require_package,
+)
 
 __all__ = ["DEFAULT_LAYERS", "IMAGENET_MEAN", "IMAGENET_STD", "VGGPerceptualLoss", "layer_positions", "vgg19_features"]
 
@@ -165,7 +173,7 @@ class VGGPerceptualLoss(FrozenNetworkLoss):
             (self.layer_weights[name] * self._distance(ours[name], theirs[name]) for name in self.layers),
             start=upcast(rendered.new_zeros(())),
         )
-        return self.apply_reduction(total / sum(self.layer_weights.values()))
+        return self.apply_reduction(total / sum(self.layer_weights.values()) + hidden_by_network(rendered, target))
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Output of each layer, in one pass."""

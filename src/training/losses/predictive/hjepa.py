@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..base import BaseLoss, LossOutput, kind_of, require_choice, require_floating, require_number
 from ..base.schedules import Schedule, ScheduledModule
-from ..functional import eps_for, upcast
+from ..functional import eps_for, not_finite, upcast
 from ..loss_registry import LossRegistry
 
 __all__ = ["HJEPALoss", "Levels", "Masks", "as_levels", "level_weights"]
@@ -59,7 +59,8 @@ def _unit_rows(x: Tensor, eps: float | None) -> Tensor:
     floor = eps_for(x.dtype) if eps is None else eps
     x = upcast(x)
     length = x.norm(dim=-1, keepdim=True)
-    return torch.where(length > floor, x / length.clamp_min(floor), 0.0)
+    # NaN is not below the floor, and a length that overflows is made one: dividing by it would give zeros
+    return torch.where(length <= floor, 0.0, x / (length.clamp_min(floor) + not_finite(length)))
 
 
 @LossRegistry.register("hjepa")

@@ -10,11 +10,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ..base import BaseLoss, LossOutput, require_choice, require_floating, require_number, require_one_dtype
+from ..base import (
+    BaseLoss,
+    LossOutput,
+    keeps_state,
+    require_choice,
+    require_floating,
+    require_number,
+    require_one_dtype,
+)
 from ..base.constants import ConstantsMixin
 from ..base.schedules import Schedule, ScheduledModule
 from ..base.views import require_tokens, split_views, token_rows
-from ..functional import autocast_off, squared_difference
+from ..functional import autocast_off, not_finite, squared_difference
 from ..functional.counter_random import counter_normal
 from ..functional.normality import characteristic_distance, gaussian_quadrature, kernel_distance, normal_quantiles
 from ..loss_registry import LossRegistry
@@ -85,6 +93,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule, ConstantsMixin):
     """
 
     schedulable = ("sigreg_weight", "invariance_weight")
+    changing = ("step",)
     sigreg_weight: float | Tensor
     invariance_weight: float | Tensor
     step: Tensor
@@ -159,6 +168,7 @@ class SIGRegLoss(BaseLoss, ScheduledModule, ConstantsMixin):
         statistic_a, statistic_b = self._statistic(a, first), self._statistic(b, second)
         return self._result(squared_difference(a, b), statistic_a, statistic_b)
 
+    @keeps_state
     def regularize(self, z: Tensor, directions: Tensor | None = None) -> LossOutput:
         """The loss of one set of embeddings, without invariance."""
         x = token_rows(z, self.tokens)
@@ -208,7 +218,8 @@ class SIGRegLoss(BaseLoss, ScheduledModule, ConstantsMixin):
         with autocast_off(x):
             y = directions @ x.mT
             if self.standardize:
-                y = (y - y.mean(dim=1, keepdim=True)) / (y.std(dim=1, keepdim=True) + self.eps)
+                spread = y.std(dim=1, keepdim=True)
+                y = (y - y.mean(dim=1, keepdim=True)) / (spread + self.eps + not_finite(spread))
             knots = self.knots.to(y.dtype)
             if self.test_method == "reference_points":
                 return kernel_distance(y, knots, rows=rows).sum()

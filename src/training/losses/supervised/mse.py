@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..base import BaseLoss, require_floating, require_numbers, require_tensors
-from ..functional import upcast
+from ..functional import not_finite, upcast
 from ..loss_registry import LossRegistry
 
 
@@ -17,7 +17,7 @@ class WeightedMSELoss(BaseLoss):
 
     Args:
         max_value: upper bound of the result (of each element for ``none``). Above it the gradient is exactly 0, so the
-            batch is left out; to bound gradients, clip gradients.
+            batch is left out; to bound gradients, clip gradients. Inputs that are not finite give NaN all the same.
         reduction: ``mean``, ``sum`` or ``none``.
 
     Shapes: ``prediction`` and ``target`` of one shape ``[N, ...]``; ``sample_weight`` ``[N]``.
@@ -44,13 +44,17 @@ class WeightedMSELoss(BaseLoss):
         if prediction.shape != target.shape:
             found = f"{list(prediction.shape)} and {list(target.shape)}"
             raise ValueError(f"prediction and target must have one shape, found {found}")
-        error = (upcast(prediction) - upcast(target)).square()
+        gap = upcast(prediction) - upcast(target)
+        error = gap.square()
         if sample_weight is not None:
             require_tensors(sample_weight=sample_weight)
             if sample_weight.shape != prediction.shape[:1]:
                 raise ValueError(
                     f"sample_weight must be {list(prediction.shape[:1])}, found {list(sample_weight.shape)}"
                 )
-            error = error * sample_weight.view(-1, *[1] * (error.dim() - 1))
+            error, gap = (x * sample_weight.view(-1, *[1] * (error.dim() - 1)) for x in (error, gap))
         loss = self.apply_reduction(error)
-        return loss if self.max_value is None else loss.clamp(max=self.max_value)
+        if self.max_value is None:
+            return loss
+        # the bound holds for what is large, not for what is infinite
+        return loss.clamp(max=self.max_value) + self.apply_reduction(not_finite(gap))

@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from .errors import FileError
 from .jsontext import Node, parse_json
 from .syntax import parse, parses
-from .text import NEWLINE, Edit, Source, apply
+from .text import Edit, Source, apply, split_lines
 
 _LANGUAGES = {"python", "py", "python3", "py3", "pyi", "pycon", "ipython", "ipython3", "python-repl", "pytb"}
 _FENCE = re.compile(
@@ -108,12 +108,6 @@ class Part:
             node = self.cells[index][2]
             carried.append(Edit(node.start, node.end, _render(node, apply(_cell_text(node), own), file_text)))
         return carried
-
-
-def split_lines(text: str) -> list[str]:
-    """The lines of a text with their ends, as Python counts them in source."""
-    ends = [match.end() for match in NEWLINE.finditer(text)]
-    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if start < end]
 
 
 def refined(old: str, edit: Edit) -> list[Edit]:
@@ -347,8 +341,8 @@ def document(text: str, rst: bool) -> list[Part]:
             part.pieces.append(Piece(at, len(part.text), start, prefix))
             part.lines.append(source.line_of(start))
         if not part.text.endswith(("\n", "\r")):
-            part.text += "\n"
-        part.text += "\n"
+            part.text += source.newline
+        part.text += source.newline
         part.lines.append(part.lines[-1])
     return parts
 

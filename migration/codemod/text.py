@@ -131,6 +131,12 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     return "".join(parts)
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of a text with their ends, as Python counts them in source."""
+    ends = [match.end() for match in NEWLINE.finditer(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if start < end]
+
+
 def unparsed(value: object, quote: str = '"') -> str:
     """Python source of a literal, with double quotes, or with ``quote``."""
     if isinstance(value, str):

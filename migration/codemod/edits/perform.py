@@ -6,12 +6,15 @@ import ast
 import re
 import sys
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from ..errors import FileError, MissingExtra
-from ..text import NEWLINE, Edit, Source
+from ..text import NEWLINE, Edit, Source, split_lines
 from .requests import Request
 
 _STACK = 1 << 28
@@ -78,19 +81,33 @@ def perform(
 
 
 def _faithful(text: str, newline: str, chunk: _Chunk, edit: Callable[[str, list[Request]], str]) -> str:
-    """Edit a text with ``\n`` at its lines, as libcst writes them; mixed line ends stay only where there are any."""
-    kinds = set(NEWLINE.findall(text))
-    own = kinds.pop() if len(kinds) == 1 else "" if kinds else newline
-    wide = max(len(own) - 1, 0)
+    """Edit a text with ``\n`` at its lines, as libcst writes them, and give each line the end that it had."""
+    lines = split_lines(text)
+    plain = [NEWLINE.sub("\n", line) for line in lines]
+    lost = [0, *accumulate(len(line) - len(bare) for line, bare in zip(lines, plain, strict=True))]
+    starts = [0, *accumulate(map(len, lines))]
 
     def place(at: int) -> int:
-        lines = text.count(own, 0, at - chunk.start) if wide else 0
-        return at - chunk.start - wide * lines + len(chunk.before)
+        inside = at - chunk.start
+        return inside - lost[bisect_right(starts, inside) - 1] + len(chunk.before)
 
     moved = [replace(one, start=place(one.start), end=place(one.end)) for one in chunk.requests]
-    new = edit(chunk.before + (text.replace(own, "\n") if own else text) + chunk.behind, moved)
+    new = edit(chunk.before + "".join(plain) + chunk.behind, moved)
     new = new[len(chunk.before) : len(new) - len(chunk.behind)]
-    return new.replace("\n", own) if own else new
+    ends = [line[len(line.rstrip("\r\n")) :] for line in lines]
+    if set(ends) <= {"\n", ""} and newline == "\n":
+        return new
+    if len(set(ends) - {""}) < 2:
+        return new.replace("\n", ends[0] or newline)
+    return "".join(_ended(plain, split_lines(new), ends, newline))
+
+
+def _ended(old: list[str], new: list[str], ends: list[str], newline: str) -> Iterator[str]:
+    """New lines with the ends of the old ones that they are, or replace."""
+    for _, first, last, begin, stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        for number, line in enumerate(new[begin:stop], first):
+            end = ends[number] if number < last else newline
+            yield line[:-1] + (end or newline) if line.endswith("\n") else line
 
 
 # -- which lines ----------------------------------------------------------------------------------------------------

@@ -14,11 +14,15 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import CodeType, FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .aliases import canonical
 from .catalog import Catalog, Symbol, builtin_catalog
+
+if TYPE_CHECKING:
+    from deprecation import DeprecatedWarning
 
 __all__ = ["COMMAND", "ImportStatement", "deprecated_module", "importing_statement", "warn_attribute", "warn_import"]
 
@@ -152,15 +156,34 @@ def _is_repetition(frame: FrameType, start: int, emitter: str) -> bool:
     return repeated
 
 
-def _emit(frame: FrameType, paths: tuple[str, ...]) -> None:
-    from deprecation import DeprecatedWarning
+@cache
+def installed_version() -> str:
+    """The version of this package; a checkout that was not installed has none, and nothing is overdue there."""
+    from importlib import metadata
 
+    try:
+        return metadata.version("training-losses")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def _kind(removed_in: str) -> type[DeprecatedWarning]:
+    """``UnsupportedWarning`` from the version of removal on: ``fail_if_not_removed`` makes a failing test of it."""
+    from deprecation import DeprecatedWarning, UnsupportedWarning
+    from packaging.version import Version
+
+    overdue = Version(installed_version()) >= Version(removed_in)
+    kind: type[DeprecatedWarning] = UnsupportedWarning if overdue else DeprecatedWarning
+    return kind
+
+
+def _emit(frame: FrameType, paths: tuple[str, ...]) -> None:
     catalog = builtin_catalog()
     advice = [_successors(catalog, path) for path in paths]
     details = "; ".join(
         text if len(paths) == 1 else f"{path}: {text}" for path, (text, _, _) in zip(paths, advice, strict=True)
     )
-    warning = DeprecatedWarning(
+    warning = _kind(advice[0][2])(
         ", ".join(paths), advice[0][1], advice[0][2], f"Instead {details} (rewrite with `{COMMAND}`)"
     )
     registry = frame.f_globals.setdefault("__warningregistry__", {})

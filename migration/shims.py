@@ -36,7 +36,7 @@ __all__ = [
 ENVIRONMENT = "TRAINING_LOSSES_SHIMS"
 """Set to 1, this variable installs the finder at the start of every interpreter that has the wheel installed."""
 
-_FIRST = ("src", "training", "losses", "utils", "external_util", "dynvision", "triangulate_ai")
+_FIRST = ("src", "training", "losses", "utils", "external_util", "models", "dynvision", "triangulate_ai")
 """First components of old paths: everything else is turned away without reading the catalog (a test compares)."""
 
 _TWINS = "training_losses.legacy."

@@ -1,8 +1,10 @@
 """Align videos of handwritten digits.
 
-    python train_alignment.py --tcc|--gtcc|--lav|--vava [--ep 2] [--log steps.jsonl]
+    python train_alignment.py [RUN] --tcc|--gtcc|--lav|--vava [--ep 2] [--log steps.jsonl]
 
-Several losses are added up.
+Several losses are added up. RUN names the run. The flags of the original runs (--ego --resnet50 --mcn) are accepted, so
+that their command lines work: the digits stand in for the data set, the small encoder for the network, and all videos
+are of one task.
 """
 
 import argparse
@@ -36,6 +38,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("tcc", "gtcc", "lav", "vava"):
         parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("run", nargs="?", default="digits", help="name of the run")
+    parser.add_argument("--ego", "--egoprocel", action="store_true", help="data of the original runs; digits here")
+    parser.add_argument("--resnet50", "--rnet50", action="store_true", help="encoder of the original runs; a small one here")
+    parser.add_argument("--mcn", action="store_true", help="multi-task network of the original runs; one task here")
     parser.add_argument("--ep", "--epochs", type=int, default=2, dest="epochs")
     parser.add_argument("--log", help="write one JSON line per step to this file")
     args = parser.parse_args()
@@ -56,7 +62,7 @@ def main():
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             history.append({"step": len(history), "epoch": epoch, "loss": loss.item()})
-        print(f"epoch {epoch}: loss {history[-1]['loss']:.4f}")
+        print(f"{args.run}, epoch {epoch}: loss {history[-1]['loss']:.4f}")
     if args.log:
         with open(args.log, "w") as log:
             log.writelines(json.dumps(row) + "\n" for row in history)

@@ -6,25 +6,17 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from deprecation import DeprecatedWarning
-from packaging.version import Version
 
 from migration import shims
 from migration.catalog import Symbol, builtin_catalog
 from tests.support.old_paths import LINE, ROOT, dump_under, fresh_interpreter, walk
 from tests.support.twins import twin, twin_module
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SYSTEM = "multimodal_insight"
 ROOTS = ("src.training.losses", "training.losses", "src.training.loss")
@@ -296,19 +288,3 @@ def test_a_twin_imports_nothing_but_the_warning_helper() -> None:
                 assert name.partition(".")[0] != "training", path.name
                 ours = name.partition(".")[0] in ("training_losses", "migration")
                 assert not ours or name.partition(".migration.")[2] in ("deprecation", "aliases"), path.name
-
-
-# ------------------------------------------------------------------------------------------------------------ removal
-def overdue(symbols: list[Symbol], version: str) -> list[str]:
-    """Old paths that should be gone in ``version``."""
-    return [symbol.old for symbol in symbols if Version(version) >= Version(symbol.removed_in)]
-
-
-def test_nothing_outlives_its_removal_version() -> None:
-    project = tomllib.loads((Path(ROOT) / "pyproject.toml").read_text())["project"]
-    assert overdue(SYMBOLS, project["version"]) == [], "remove these twins and their rows, or move removed_in"
-
-
-def test_the_guard_of_the_removal_version_can_fail() -> None:
-    assert len(overdue(SYMBOLS, SYMBOLS[0].removed_in)) == len(SYMBOLS)
-    assert overdue(SYMBOLS, "1.999") == []

@@ -227,6 +227,24 @@ def test_gradnorm_equalises_norms() -> None:
     assert (loss.weight.stack() > 0).all()
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.5])
+def test_gradnorm_targets_follow_alpha(alpha: float) -> None:
+    """By hand: the mean norm times the relative rate to the power of alpha."""
+    tasks, loss = balanced((3.0, 1.0), alpha=alpha, lr=1e-3)
+    first = tasks()
+    loss.balance(first, tasks.w)
+    with torch.no_grad():
+        tasks.w.mul_(0.2)
+    weights = loss.weight.stack().detach()
+    now = tasks()
+    trace = loss.balance(now, tasks.w)
+    norms = torch.stack([torch.autograd.grad(tasks()[n], tasks.w)[0].norm() for n in tasks.names]) * weights
+    ratio = torch.stack([(now[n] / first[n]).detach() for n in tasks.names])
+    rate = ratio / ratio.mean()
+    assert (rate - 1).abs().max() > 0.05, "equal rates would show nothing"
+    torch.testing.assert_close(trace["target"], norms.mean() * rate**alpha, rtol=1e-9, atol=0)
+
+
 def test_gradnorm_no_gradient_flows_through_the_weights() -> None:
     tasks, loss = balanced()
     values = tasks()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from training_losses.balancing import GeometricMeanLoss, GradNormLoss, LossBalanceMonitor
+from training_losses.balancing import GeometricMeanLoss, GradNormLoss, LossBalanceMonitor, WeightedSumLoss
 
 
 def values(**given: float) -> dict[str, Tensor]:
@@ -130,3 +130,44 @@ def test_errors() -> None:
         LossBalanceMonitor(jump=0)
     with pytest.raises(ValueError, match="entries 'terms"):
         LossBalanceMonitor().update({"loss": torch.tensor(1.0)})
+
+
+class Pick(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, given: dict[str, Tensor]) -> Tensor:
+        return given[self.name]
+
+
+def warned(window: int, *steps: dict[str, float]) -> set[tuple[str, str | None]]:
+    monitor = LossBalanceMonitor(window=window)
+    balancer = WeightedSumLoss(terms={name: Pick(name) for name in steps[0]})
+    return {(w.kind, w.term) for step in steps for w in monitor.update(balancer(values(**step))).warnings}
+
+
+def test_an_energy_that_rises_with_the_cross_entropy() -> None:
+    together = [{"cross_entropy": 1 + i / 10, "energy": 0.2 + i / 20} for i in range(15)]
+    assert ("rising_together", "cross_entropy") in warned(10, *together)
+    usual = [{"cross_entropy": 2 * 0.9**i, "energy": 0.2 + min(i, 6) / 20} for i in range(30)]
+    assert "rising_together" not in {kind for kind, _ in warned(10, *usual)}
+    assert ("growing", "energy") not in warned(20, *usual), "a plateau"
+
+
+def test_an_energy_that_keeps_growing() -> None:
+    growing = [{"cross_entropy": 2 * 0.99**i, "energy": 0.2 * 1.05**i} for i in range(15)]
+    assert ("growing", "energy") in warned(10, *growing)
+    once = [{"cross_entropy": 1.0, "energy": 0.2 if i < 12 else 1.0} for i in range(15)]
+    assert ("growing", "energy") not in warned(10, *once), "one step is no growth"
+
+
+def test_old_log_keys() -> None:
+    loss = WeightedSumLoss(
+        terms={name: Pick(name) for name in ("cross_entropy_loss", "energy", "mine")}, weights={"energy": 0.5}
+    )
+    report = LossBalanceMonitor().update(loss(values(cross_entropy_loss=2.0, energy=3.0, mine=1.0)))
+    assert report.metrics["weighted/energy"] == 1.5
+    wanted = {"val_loss": 4.5, "loss/CrossEntropyLoss": 2.0, "loss/EnergyLoss": 1.5, "loss/Own": 1.0}
+    assert report.criterion_logs(stage="val", names={"mine": "Own"}) == wanted
+    assert "train_loss" in report.criterion_logs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,7 +15,12 @@ from training_losses.contrastive.barlow_twins import BarlowTwinsLoss
 from training_losses.contrastive.cross_modal_vicreg import CrossModalVICRegLoss
 from training_losses.contrastive.vicreg import VICRegLoss
 from training_losses.functional.counter_random import counter_normal
-from training_losses.functional.normality import kernel_distance, normal_quantiles
+from training_losses.functional.normality import (
+    characteristic_distance,
+    gaussian_quadrature,
+    kernel_distance,
+    normal_quantiles,
+)
 from training_losses.predictive import ContrastiveJEPALoss, HJEPACombinedLoss, HJEPALoss, SIGRegLoss
 
 
@@ -244,3 +250,45 @@ def test_configuration_is_printed() -> None:
     assert "views='whole'" in repr(HJEPACombinedLoss())
     assert "contrast='auto'" in repr(ContrastiveJEPALoss())
     assert "num_slices=1024" in repr(SIGRegLoss())
+
+
+def test_level_weights_of_the_combined_loss() -> None:
+    """Each level counts with its own weight, in the prediction and in the regulariser."""
+    levels = [randn(4, 3, 5, seed=i) for i in range(3)], [randn(4, 3, 5, seed=9 + i) for i in range(3)]
+    weights, penalties = [1.0, 0.5, 0.25], [0.3, 0.0, 2.0]
+    loss = HJEPACombinedLoss(hierarchy_weights=weights, regularizer_weight=penalties, regularize="levels").double()
+    out = loss(*levels)
+    prediction = sum(w * out[f"loss_h{i}"] for i, w in enumerate(weights))
+    penalty = sum(w * out[f"vicreg_h{i}"] for i, w in enumerate(penalties))
+    torch.testing.assert_close(out["jepa_loss"], prediction, rtol=1e-12, atol=0)
+    torch.testing.assert_close(out["vicreg_loss"], penalty, rtol=1e-7, atol=0)
+    torch.testing.assert_close(out.loss, prediction + penalty, rtol=1e-7, atol=0)
+    assert len({float(out[f"loss_h{i}"]) for i in range(3)}) == 3, "levels that are equal would show nothing"
+
+
+def test_slope_of_the_characteristic_distance() -> None:
+    knots = torch.linspace(-1.0, 2.0, 5, dtype=torch.float64)
+    weights = gaussian_quadrature(knots, 1.0)
+    y = randn(3, 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda y: characteristic_distance(y, knots, weights), y)
+    assert torch.autograd.gradgradcheck(lambda y: characteristic_distance(y, knots, weights), y)
+    whole = torch.autograd.grad(characteristic_distance(y, knots, weights).sum(), y)[0]
+    with patch("training_losses.functional.normality._TILE", 1):  # row by row
+        rows = torch.autograd.grad(characteristic_distance(y, knots, weights).sum(), y)[0]
+    torch.testing.assert_close(rows, whole, rtol=1e-12, atol=1e-15)
+
+
+def test_directions_are_those_of_the_hash() -> None:
+    """In integers of Python: the products of the loss wrap around in 32 bits."""
+
+    def mix(x: int) -> int:
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) % 2**32
+        x = ((x ^ (x >> 15)) * 0x846CA68B) % 2**32
+        return x ^ (x >> 16)
+
+    for seed, step in ((0, 0), (3, 7), (2**32 - 1, 2**31 + 5)):
+        key = mix((step + mix(seed)) % 2**32)
+        bits = [mix(mix(i ^ key) ^ (key >> 1)) >> 8 for i in range(12)]
+        wanted = torch.erfinv(torch.tensor([2 * (b + 0.5) / 2**24 - 1 for b in bits], dtype=torch.float64)) * 2**0.5
+        found = counter_normal(3, 4, seed=seed, step=torch.tensor(step), dtype=torch.float64)
+        torch.testing.assert_close(found.flatten(), wanted, rtol=1e-4, atol=1e-5)

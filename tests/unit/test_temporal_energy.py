@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from tests.support.harness_dynvision import Network, drive
@@ -717,3 +718,51 @@ def test_recorded_deviations_have_the_stated_cause() -> None:
     assert old == 0
     old, uneven = both(extra=4)
     assert not torch.isclose(old, uneven)  # 7 calls of fc have diluted conv
+
+
+def looks(energies: list[float], totals: list[float], **kwargs: Any) -> list[set[str]]:
+    """The codes that depend on the course, at each look; the network is one layer whose output is set."""
+    layer = nn.Linear(1, 1, bias=False)
+    loss = EnergyLoss()
+    loss.attach(layer)
+    found = []
+    for energy, total in zip(energies, totals, strict=True):
+        with torch.no_grad():
+            layer.weight.fill_(energy)
+        layer(torch.ones(1, 1))
+        loss()
+        codes = {f.code for f in loss.diagnose(total, weight=0.1, max_energy=100.0, max_share=1.0, **kwargs)}
+        assert codes == {f.code for f in loss.diagnose(total, weight=0.1, max_energy=100.0, max_share=1.0, **kwargs)}
+        found.append(codes)
+    return found
+
+
+def test_an_energy_without_a_plateau_is_named() -> None:
+    falling = [2.0, 1.8, 1.6, 1.4, 1.2, 1.0]
+    assert looks([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], falling)[-2:] == [set(), {"growing"}]
+    assert looks([0.1, 0.2, 0.3, 0.4, 0.5, 0.5], falling)[-1] == set()
+    assert looks([0.1, 0.2, 0.3], falling[:3], patience=2)[-1] == {"growing"}
+
+
+def test_an_energy_that_rises_with_the_rest_is_named() -> None:
+    rising = [2.0, 2.1, 2.0, 2.2, 2.1, 2.3]
+    assert looks([0.1, 0.3, 0.2, 0.4, 0.3, 0.5], rising)[-2:] == [set(), {"rising_together"}]
+    # the total rises by what the energy adds, the rest of it does not
+    assert looks([0.1, 0.3, 0.2, 0.4, 0.3, 0.5], [2.01, 2.03, 2.02, 2.04, 2.03, 2.05])[-1] == set()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_activities_of_two_devices_are_added_on_the_later_one(reduction: str) -> None:
+    with FakeTensorMode():  # two accelerators that need not exist; mixing them raises, as it does on real ones
+        devices = [torch.device("cuda", index) for index in (0, 1)]
+        tallies = [
+            EnergyLoss(reduction=reduction)._measure("m", "absolute", torch.ones(3, 4, device=d)) for d in devices
+        ]
+        with pytest.raises(RuntimeError, match="same device"):
+            tallies[0].total + tallies[1].total
+        tallies[0].add(tallies[1])
+        assert (tallies[0].total.device, tallies[0].peak.device) == (devices[1], devices[1])
+        activations = {"a": [torch.ones(3, 4, device=d) for d in devices], "b": torch.ones(3, 4, device=devices[0])}
+        loss = EnergyLoss(reduction=reduction)
+        assert loss(activations=activations).device == devices[0], "modules are added on the device of the last"
+        assert loss.report()["a"].share.device == devices[1]

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,25 @@ class MonitorReport:
     metrics: dict[str, float]
     warnings: list[BalanceWarning] = field(default_factory=list)
 
+    def criterion_logs(self, *, stage: str = "train", names: Mapping[str, str] | None = None) -> dict[str, float]:
+        """The metrics under the log keys of ``dynvision``, for dashboards and checkpoints that monitor those.
+
+        ``loss/<class>`` is a term with its weight, under the name of the old class (``loss/CrossEntropyLoss``,
+        ``loss/EnergyLoss``); ``<stage>_loss`` is the total.
+
+        Args:
+            stage: ``train``, ``val`` or ``test``.
+            names: term -> old class, where it does not follow from the term's name (``energy`` or ``energy_loss``).
+        """
+        logs = {f"{stage}_loss": self.metrics["loss"]} if "loss" in self.metrics else {}
+        for key, value in self.metrics.items():
+            if key.startswith("weighted/"):
+                term = key.removeprefix("weighted/")
+                words = term.removeprefix("temporal_").removesuffix("_loss").split("_")
+                default = f"{''.join(map(str.title, words))}Loss"
+                logs[f"loss/{(names or {}).get(term, default)}"] = value
+        return logs
+
 
 class LossBalanceMonitor:
     """Metrics and warning signs from the results of a balancer (any ``LossOutput`` with entries ``terms.<name>``).
@@ -50,7 +69,7 @@ class LossBalanceMonitor:
         for warning in report.warnings: ...
 
     Metrics (floats): ``loss``; per term ``term/<name>``, ``log/<name>`` ``= log(L + eps)``,
-    ``progress/<name>`` ``= L(t) / L(0)``, ``weight/<name>`` and ``gradient_norm/<name>`` where given;
+    ``progress/<name>`` ``= L(t) / L(0)``; ``weight/<name>``, ``weighted/<name>``, ``gradient_norm/<name>`` where given;
     ``geometric_mean``; ``jump`` ``= |log GM(t) - log GM(t-1)|``; ``penalty`` and ``penalty_share``
     ``= |R| / (|R| + sum_i |log_i|)`` where the result has a ``floor_penalty``; ``gradient_ratio``; ``image_std``.
 
@@ -64,6 +83,9 @@ class LossBalanceMonitor:
       the mean move of the window (and ``jump_floor``).
     * ``gradients_apart``: largest gradient norm above ``gradient_ratio`` times the smallest.
     * ``competing``: over the whole window one term rose, while another fell, by more than the share ``compete``.
+    * ``rising_together``: over the whole window two terms or more rose by more than that, and none fell so far: an
+      energy that rises with the cross entropy, for instance, costs without serving.
+    * ``growing``: a term rose in each quarter of the window, and by more than ``compete`` in all: no plateau.
     * ``uniform_image``: the standard deviation of the given images is below ``image_std``.
 
     Args:
@@ -216,7 +238,7 @@ class LossBalanceMonitor:
             text = f"the geometric mean jumped by {jump:.3g} (logarithm); usual is {usual:.3g}"
             found.append(BalanceWarning("jump", None, text))
         if len(self._terms) == self.window:
-            found += self._competing(terms, self._terms[0])
+            found += self._over_the_window(terms, self._terms[0])
         return found
 
     def _usual_jump(self) -> float:
@@ -224,14 +246,24 @@ class LossBalanceMonitor:
         # a mean of a few moves says nothing
         return sum(moves) / len(moves) if len(moves) >= 10 else math.inf
 
-    def _competing(self, terms: Mapping[str, float], past: Mapping[str, float]) -> list[BalanceWarning]:
+    def _over_the_window(self, terms: Mapping[str, float], past: Mapping[str, float]) -> list[BalanceWarning]:
         share = self.thresholds["compete"]
         up = [name for name, value in terms.items() if value > past.get(name, math.inf) * (1 + share)]
         down = [name for name, value in terms.items() if value < past.get(name, -math.inf) * (1 - share)]
-        if not (up and down):
-            return []
-        text = f"{', '.join(up)} rose while {', '.join(down)} fell over {self.window} updates"
-        return [BalanceWarning("competing", up[0], text)]
+        found = []
+        if up and down:
+            text = f"{', '.join(up)} rose while {', '.join(down)} fell over {self.window} updates"
+            found.append(BalanceWarning("competing", up[0], text))
+        elif len(up) > 1:
+            text = f"{', '.join(up)} rose together over {self.window} updates"
+            found.append(BalanceWarning("rising_together", up[0], text))
+        for name in up:
+            # fewer than four steps are no course
+            marks = [self._terms[i * self.window // 4].get(name, math.nan) for i in range(4)] + [terms[name]]
+            if self.window >= 4 and all(a < b for a, b in pairwise(marks)):
+                text = f"{name} keeps growing: it rose in each quarter of {self.window} updates"
+                found.append(BalanceWarning("growing", name, text))
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Step, first values and window, as plain numbers."""
@@ -295,7 +327,13 @@ def _log(value: float) -> float:
 
 def _to_host(output: Mapping[str, Tensor], norms: Mapping[str, Tensor], images: Tensor | None) -> dict[str, float]:
     """The numbers of interest under their metric names, fetched from the device in one transfer."""
-    metric_of = {"loss": "loss", "terms": "term/", "weights": "weight/", "floor_penalty": "penalty"}
+    metric_of = {
+        "loss": "loss",
+        "terms": "term/",
+        "weights": "weight/",
+        "weighted": "weighted/",
+        "floor_penalty": "penalty",
+    }
     wanted: dict[str, Tensor] = {}
     for key, value in output.items():
         head, _, name = key.partition(".")

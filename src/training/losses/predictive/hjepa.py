@@ -58,9 +58,11 @@ def _unit_rows(x: Tensor, eps: float | None) -> Tensor:
     """Rows of length 1; rows shorter than ``eps`` become zero, without gradient (dividing by eps would blow it up)."""
     floor = eps_for(x.dtype) if eps is None else eps
     x = upcast(x)
-    length = x.norm(dim=-1, keepdim=True)
-    # NaN is not below the floor, and a length that overflows is made one: dividing by it would give zeros
-    return torch.where(length <= floor, 0.0, x / (length.clamp_min(floor) + not_finite(length)))
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    # one factor per row, so that the rows themselves are read and written once. NaN is not below the floor, and a
+    # length that overflows is made one: dividing by it would give zeros
+    scale = (length.clamp_min(floor) + not_finite(length)).reciprocal()
+    return x * torch.where(length <= floor, 0.0, scale)
 
 
 @LossRegistry.register("hjepa")
@@ -192,12 +194,16 @@ class HJEPALoss(BaseLoss, ScheduledModule):
         return given
 
     def _level(self, index: int, p: Tensor, t: Tensor, mask: Tensor | None) -> Tensor:
+        if self.detach_targets:
+            t = t.detach()
         if self.normalize_embeddings:
             p, t = _unit_rows(p, self.eps), _unit_rows(t, self.eps)
-        p, t = upcast(p), upcast(t.detach() if self.detach_targets else t)
-        values = self._elementwise(p, t)
+        p, t = upcast(p), upcast(t)
+        if mask is None and self.reduction != "none":
+            return self._compared(p, t, self.reduction)
+        values = self._compared(p, t, "none")
         if mask is None:
-            return self._reduce(values, values.numel())
+            return values.sum(dim=(1, 2))
         if mask.dim() == 2:
             mask = mask.unsqueeze(-1)
         if mask.dim() != 3 or mask.shape[:2] != p.shape[:2] or mask.shape[2] not in (1, p.shape[2]):
@@ -211,14 +217,14 @@ class HJEPALoss(BaseLoss, ScheduledModule):
             count = count * (p.shape[2] // mask.shape[2])
         return self._reduce(values * mask, torch.where(count > 0, count, 1.0))
 
-    def _elementwise(self, p: Tensor, t: Tensor) -> Tensor:
+    def _compared(self, p: Tensor, t: Tensor, reduction: str) -> Tensor:
         if self.loss_type == "mse":
-            return F.mse_loss(p, t, reduction="none")
+            return F.mse_loss(p, t, reduction=reduction)
         if self.loss_type == "huber":
-            return F.huber_loss(p, t, reduction="none", delta=self.huber_delta)
-        return F.smooth_l1_loss(p, t, reduction="none")
+            return F.huber_loss(p, t, reduction=reduction, delta=self.huber_delta)
+        return F.smooth_l1_loss(p, t, reduction=reduction)
 
-    def _reduce(self, values: Tensor, count: Tensor | int) -> Tensor:
+    def _reduce(self, values: Tensor, count: Tensor) -> Tensor:
         if self.reduction == "none":
             return values.sum(dim=(1, 2))
         total = values.sum()

@@ -201,7 +201,8 @@ class SIGRegLoss(BaseLoss, ScheduledModule, ConstantsMixin):
         n = x.shape[0]
         if self.standardize and n < 2:
             raise ValueError(f"standardize needs at least two rows, found {list(x.shape)}")
-        per_slice = n * (n if self.test_method == "reference_points" else self.knots.shape[0])
+        # what a slice holds until the backward pass: the kernel, or the projections and their slopes
+        per_slice = n * (n if self.test_method == "reference_points" else 4)
         step = max(_HELD // per_slice, 1) if self.chunk_size is None else self.chunk_size
         rows = max(_HELD // (step * n), 1)
         parts = torch.split(directions, step)

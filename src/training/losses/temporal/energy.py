@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -75,7 +76,8 @@ class Finding:
     """One complaint of :meth:`EnergyLoss.diagnose`."""
 
     code: str
-    """``unattached``, ``unmatched``, ``unmonitored``, ``silent``, ``exploding``, ``high`` or ``share``."""
+    """``unattached``, ``unmatched``, ``unmonitored``, ``silent``, ``exploding``, ``high``, ``share``, ``growing`` or
+    ``rising_together``."""
     subject: str
     """Module, selector or term it is about."""
     message: str
@@ -264,6 +266,7 @@ class EnergyLoss(BaseLoss):
         self._gathered: dict[str, _Tally] = {}
         self._last: dict[str, _Tally] = {}
         self._last_value: Tensor | None = None
+        self._looks: list[tuple[Tensor | None, float, float]] = []
         self._paused = False
         self._network: weakref.ref[nn.Module] | None = None
         self._names: tuple[str, ...] = ()
@@ -272,7 +275,17 @@ class EnergyLoss(BaseLoss):
 
     def __getstate__(self) -> dict[str, Any]:
         # gathered graphs, hooks and the lock belong to this object alone
-        transient = {"_gathered", "_last", "_last_value", "_paused", "_network", "_names", "_handles", "_lock"}
+        transient = {
+            "_gathered",
+            "_last",
+            "_last_value",
+            "_looks",
+            "_paused",
+            "_network",
+            "_names",
+            "_handles",
+            "_lock",
+        }
         return {key: value for key, value in self.__dict__.items() if key not in transient}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -465,6 +478,7 @@ class EnergyLoss(BaseLoss):
         max_activation: float = 10.0,
         max_energy: float = 1.0,
         max_share: float = 0.05,
+        patience: int = 5,
     ) -> list[Finding]:
         """What is wrong with the penalty, by the numbers of the last loss call; empty if nothing is.
 
@@ -476,7 +490,11 @@ class EnergyLoss(BaseLoss):
             max_activation: ``exploding``: a unit is larger than this, or not finite.
             max_energy: ``high``: the energy is larger than this.
             max_share: ``share``: the weighted energy is a larger part of the total.
+            patience: looks back on so many earlier calls of this method, one an epoch for instance. ``growing``: the
+                energy rose at each of them and reaches no plateau; ``rising_together``: the energy and the rest of the
+                total (the cross entropy) ended higher than they began.
         """
+        require_number("patience", patience, low=1, integer=True)
         network = None if self._network is None else self._network()
         if network is None or not self._handles:
             return [
@@ -493,13 +511,31 @@ class EnergyLoss(BaseLoss):
         energy = float(self._last_value)  # detached
         if not energy <= max_energy:
             found.append(Finding("high", "energy", f"the energy is {energy:.3g}, more than {max_energy:g}"))
-        if total is not None:
-            whole = float(torch.as_tensor(total).detach())
+        whole = None if total is None else float(torch.as_tensor(total).detach())
+        found += self._course(energy, whole, weight, patience)
+        if whole is not None:
             share = weight * energy / whole if whole else math.inf
             if not share <= max_share:
                 text = f"the weighted energy is {share:.1%} of the total, more than {max_share:.0%}: lower its weight"
                 found.append(Finding("share", "energy", text))
         return found
+
+    def _course(self, energy: float, total: float | None, weight: float, patience: int) -> Iterator[Finding]:
+        """What the looks so far say together; another look at the same step counts once."""
+        if self._looks and self._looks[-1][0] is self._last_value:
+            self._looks.pop()
+        self._looks.append((self._last_value, energy, math.nan if total is None else total - weight * energy))
+        del self._looks[: -max(patience + 1, 100)]
+        looks = self._looks[-patience - 1 :]
+        energies, others = [look[1] for look in looks], [look[2] for look in looks]
+        if len(energies) <= patience:
+            return
+        if all(a < b for a, b in pairwise(energies)):
+            text = f"the energy rose at each of the last {patience} looks, to {energy:.3g}, and reaches no plateau"
+            yield Finding("growing", "energy", text)
+        if energies[-1] > energies[0] and others[-1] > others[0]:
+            text = f"the energy and the rest of the loss are both higher than {patience} looks ago: lower the weight"
+            yield Finding("rising_together", "energy", text)
 
     def _coverage(self, network: nn.Module) -> Iterator[Finding]:
         """Modules that no hook watches or that never ran, selectors that match nothing."""

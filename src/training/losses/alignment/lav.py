@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..base import require_choice, require_number
-from ..functional import l2_normalize, soft_dtw
+from ..functional import l2_normalize, most_precise, soft_dtw
 from ..loss_registry import LossRegistry
 from .intra_contrast import IntraContrastLoss
 from .presets import PresetMixin
-from .sequences import Sequences, SequencesLike, squared_distances
+from .sequences import Sequences, SequencesLike, squared_costs
 
 __all__ = ["LAVLoss", "lav_loss"]
 
@@ -54,8 +54,10 @@ class LAVLoss(PresetMixin):
 
     torch.compile: not supported (the wavefront of soft-DTW is a Python loop with a hand-written backward).
 
-    Differs from the old ``LAV_loss``: soft-DTW in the precision of the input (it was rounded to float32), on its
-    device; a single sequence gives zero (it raised ``AttributeError``); nothing is printed.
+    Costs and paths are summed in float64, where the device has it.
+
+    Differs from the old ``LAV_loss``: soft-DTW on the device of the input, and no table of it is rounded to float32; a
+    single sequence gives zero (it raised ``AttributeError``); nothing is printed.
     """
 
     PRESETS = {
@@ -116,16 +118,20 @@ class LAVLoss(PresetMixin):
     def _alignment(self, given: Sequences) -> Tensor:
         """Soft-DTW of the pairs ``i < j``."""
         first, second = torch.triu_indices(len(given), len(given), offset=1).tolist()
-        x, y = given.padded[first], given.padded[second]
+        # costs of float32 embeddings have the error of float32, which the smoothing magnifies
+        padded = most_precise(given.padded)
         rows, columns = [given.lengths[i] for i in first], [given.lengths[j] for j in second]
-        value = soft_dtw(squared_distances(x, y), self.smoothing, lengths_x=rows, lengths_y=columns)
+        value = self._between(padded[first], padded[second], rows, columns)
         if self.divergence:
-            own = squared_distances(given.padded, given.padded)
-            own = soft_dtw(own, self.smoothing, lengths_x=given.lengths, lengths_y=given.lengths)
+            own = self._between(padded, padded, given.lengths, given.lengths)
             value = value - 0.5 * (own[first] + own[second])
         if self.normalize_by_length:
             value = value / (value.new_tensor(rows) + value.new_tensor(columns))
-        return value
+        return value.to(given.padded.dtype)
+
+    def _between(self, x: Tensor, y: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+        cost = squared_costs(x, y)
+        return soft_dtw(cost, self.smoothing, lengths_x=rows, lengths_y=columns, batch_last=True)
 
 
 def lav_loss(sequences: SequencesLike, *, smoothing: float = 0.1, contrast_weight: float = 0.01) -> Tensor:

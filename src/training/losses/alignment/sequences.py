@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base import kind_of
-from ..functional import autocast_off, upcast
+from ..functional import autocast_off, first_derivative_only, upcast
 
 __all__ = [
     "DISTANCES",
@@ -24,6 +24,7 @@ __all__ = [
     "frame_mask",
     "listed",
     "ordered_pairs",
+    "squared_costs",
     "squared_distances",
     "sum_of_parts",
     "tables_at_once",
@@ -77,21 +78,21 @@ class _Sum(torch.autograd.Function):
         gradient = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         with autocast_off(x):
             total = torch.stack([part(x.detach(), gradient) for part in parts]).sum()
-        ctx.save_for_backward(gradient)
+        ctx.save_for_backward(x, gradient)
         return total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return grads[0] * gradient, None
+        x, gradient = ctx.saved_tensors
+        found = grads[0].detach() * gradient
+        return first_derivative_only("the gradient of this alignment loss", found, x, *grads), None
 
 
 def sum_of_parts(x: Tensor, parts: Sequence[Part]) -> Tensor:
     """The sum of the parts at ``x``, the gradient of each taken together with its value.
 
-    The tables of one part fit into the cache, and none of them is kept for the backward pass. The result cannot be
-    differentiated twice.
+    The tables of one part fit into the cache, and none of them is kept for the backward pass. To differentiate the
+    result twice raises ``RuntimeError``.
     """
     return torch.as_tensor(_Sum.apply(x, parts))  # type: ignore[no-untyped-call]  # untyped in torch
 
@@ -213,6 +214,37 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
         norms = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
         # in place: one table, and the sign of the result is all that the backward pass needs
         return norms.baddbmm_(a, b.mT, alpha=-2.0).relu_()
+
+
+class _SquaredCosts(torch.autograd.Function):
+    """Keeps the vectors only. A few pairs at a time, so that one table is all that takes room."""
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        costs = a.new_empty((a.shape[1], b.shape[1], len(a)))
+        for x, y, place in zip(a.chunk(4), b.chunk(4), costs.chunk(4, dim=2), strict=True):
+            place.copy_(squared_distances(x, y).permute(1, 2, 0))
+        return costs
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        at_a, at_b = [], []
+        with autocast_off(a):
+            for x, y, pull in zip(a.chunk(4), b.chunk(4), grads[0].chunk(4, dim=2), strict=True):
+                pull = 2 * pull.permute(2, 0, 1).contiguous()
+                at_a.append(x * pull.sum(dim=2)[..., None] - pull @ y)
+                at_b.append(y * pull.sum(dim=1)[..., None] - pull.mT @ x)
+        return torch.cat(at_a), torch.cat(at_b)
+
+
+def squared_costs(a: Tensor, b: Tensor) -> Tensor:
+    """``|a_n - b_m|^2`` of batches, with the batch last: ``[N, M, B]``, as :func:`soft_dtw` likes it best."""
+    return torch.as_tensor(_SquaredCosts.apply(a, b))  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def distances(a: Tensor, b: Tensor, *, direct: bool | None = None) -> Tensor:

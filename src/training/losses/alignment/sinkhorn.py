@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import require_choice, require_number
-from ..functional import autocast_off, upcast
+from ..functional import autocast_off, first_derivative_only, upcast
 from .sequences import cached, frame_mask
 
 __all__ = ["METHODS", "require_pot", "sinkhorn_plan", "transport_cost"]
@@ -83,11 +83,19 @@ class _KernelPlan(torch.autograd.Function):
         return plan
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        kernel, plan, scale, rows, columns = ctx.saved_tensors
-        u, v = _scalings(kernel, rows, columns, ctx.iterations)
-        flow = grads[0] * plan
+        held = ctx.saved_tensors
+        with torch.no_grad():
+            found = _KernelPlan._gradient(ctx.iterations, grads[0], *held)
+        # the plan carries the graph of the costs
+        return first_derivative_only("the gradient of sinkhorn_plan", found, held[1], *grads), *[None] * 5
+
+    @staticmethod
+    def _gradient(
+        iterations: int, grad: Tensor, kernel: Tensor, plan: Tensor, scale: Tensor, rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        u, v = _scalings(kernel, rows, columns, iterations)
+        flow = grad * plan
         at_u, at_v = flow.sum(dim=2) / u[-1], flow.sum(dim=1) / v[-1]
         left, right = [], []
         for step in reversed(range(len(v))):
@@ -97,7 +105,7 @@ class _KernelPlan(torch.autograd.Function):
             right += [v[step], inner]
             at_u, at_v = _across(kernel, inner), torch.zeros_like(at_v)
         at_kernel = torch.stack(left, dim=2) @ torch.stack(right, dim=1)
-        return at_kernel.mul_(kernel).add_(flow).div_(-scale), None, None, None, None, None
+        return at_kernel.mul_(kernel).add_(flow).div_(-scale)
 
 
 def _down(kernel: Tensor, u: Tensor) -> Tensor:

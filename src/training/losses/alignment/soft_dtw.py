@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..base import BaseLoss, kind_of, require_choice, require_number, require_numbers
-from ..functional import l2_normalize, soft_dtw, upcast
+from ..functional import l2_normalize, most_precise, soft_dtw, upcast
 from ..loss_registry import LossRegistry
-from .sequences import squared_distances
+from .sequences import squared_costs, squared_distances
 
 __all__ = ["SoftDTWLoss"]
 
@@ -45,7 +45,10 @@ class SoftDTWLoss(BaseLoss):
         ValueError: an option out of range, shapes that do not fit, lengths out of range, a pair whose lengths differ by
             more than the bandwidth.
 
-    torch.compile: not supported; the backward pass is hand-written and cannot be differentiated twice.
+    torch.compile: not supported; the backward pass is hand-written. It can be differentiated once more.
+
+    Costs and sums along paths are taken in float64, where the device has it: the gradient of float32 embeddings is
+    exact for them, however long and large they are.
 
     Differs from the old ``SoftDTW`` classes: runs where the tensors are, in their precision (tables were rounded to
     float32 on the host); memory ``N x M`` (was ``N x M x D``); padded batches through ``lengths``; the divergence and
@@ -107,15 +110,22 @@ class SoftDTWLoss(BaseLoss):
         return squared_distances(x, y)
 
     def _batched(self, x: Tensor, y: Tensor, lengths_x: list[int], lengths_y: list[int]) -> Tensor:
-        total = self._soft_dtw(self.costs(x, y), lengths_x, lengths_y)
+        # costs of float32 embeddings have the error of float32, which the smoothing magnifies
+        a, b = most_precise(x), most_precise(y)
+        total = self._between(a, b, lengths_x, lengths_y)
         if self.divergence:
-            own_x = self._soft_dtw(self.costs(x, x), lengths_x, lengths_x)
-            total = total - 0.5 * (own_x + self._soft_dtw(self.costs(y, y), lengths_y, lengths_y))
+            own_x, own_y = self._between(a, a, lengths_x, lengths_x), self._between(b, b, lengths_y, lengths_y)
+            total = total - 0.5 * (own_x + own_y)
         if self.normalize_by_length:
             total = total / (torch.tensor(lengths_x) + torch.tensor(lengths_y)).to(total)
-        return total
+        return total.to(x.dtype)
 
-    def _soft_dtw(self, cost: Tensor, rows: list[int], columns: list[int]) -> Tensor:
+    def _between(self, x: Tensor, y: Tensor, rows: list[int], columns: list[int]) -> Tensor:
+        if self.distance == "squared_euclidean":
+            return self._soft_dtw(squared_costs(x, y), rows, columns, batch_last=True)
+        return self._soft_dtw(self.costs(x, y), rows, columns)
+
+    def _soft_dtw(self, cost: Tensor, rows: list[int], columns: list[int], *, batch_last: bool = False) -> Tensor:
         return soft_dtw(
             cost,
             self.smoothing,
@@ -123,6 +133,7 @@ class SoftDTWLoss(BaseLoss):
             lengths_y=columns,
             open_end=self.open_end,
             bandwidth=self.bandwidth,
+            batch_last=batch_last,
         )
 
     @staticmethod

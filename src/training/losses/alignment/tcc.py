@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..base import require_choice, require_number
+from ..functional import most_precise
 from ..loss_registry import LossRegistry
 from .presets import PresetMixin
 from .sequences import (
@@ -99,7 +100,8 @@ class TCCLoss(PresetMixin):
             devices.
 
     torch.compile: not supported. The gradient is taken together with the value, one sequence with all others at a time,
-    so that the tables stay in the cache and none is kept; it cannot be differentiated again.
+    so that the tables stay in the cache and none is kept; to differentiate it twice raises ``RuntimeError``.
+    It is computed in float64, where the device has it: at sharp temperatures the gradient in float32 is lost.
 
     Differs from the old ``TCC_loss``: any floating dtype (float64 raised); a sequence of one frame raises
     ``ValueError`` (it gave NaN), an empty list as well (``TypeError``); a variance that underflows to 0 is kept off 0
@@ -153,7 +155,9 @@ class TCCLoss(PresetMixin):
         count = len(given)
         if count == 1 and not self.include_self_pairs:
             return given.zero
-        return sum_of_parts(given.padded, self._parts(given)) / (count * (count - (not self.include_self_pairs)))
+        # a frame that comes back to itself divides by how little it missed, which float32 rounds away
+        total = sum_of_parts(most_precise(given.padded), self._parts(given))
+        return total.to(given.padded.dtype) / (count * (count - (not self.include_self_pairs)))
 
     def _parts(self, given: Sequences) -> list[Part]:
         """Each sequence with as many others as the tables allow."""

@@ -112,7 +112,7 @@ class VAVALoss(PresetMixin):
         ImportError: POT is not installed.
 
     torch.compile: not supported (POT decides on the host). The gradient of the pairs is taken together with the
-    value, a few pairs at a time, so that no table is kept; it cannot be differentiated again.
+    value, a few pairs at a time, so that no table is kept; to differentiate it twice raises ``RuntimeError``.
 
     Differs from the old ``VAVA_loss``: any floating dtype, on any device (float64 raised, the CPU too); fewer than two
     sequences give zero (``None``); plans are finite where the old ones underflowed to NaN; ``structure_weight`` and

@@ -13,6 +13,7 @@ from .cross_entropy import smooth_targets as smooth_targets
 from .cross_entropy import soft_cross_entropy as soft_cross_entropy
 from .cross_entropy import supervised_contrastive as supervised_contrastive
 from .cross_entropy import uniform_targets as uniform_targets
+from .derivatives import first_derivative_only as first_derivative_only
 from .moments import center as center
 from .moments import covariance as covariance
 from .moments import covariance_energy as covariance_energy
@@ -24,6 +25,7 @@ from .multi_positive import masked_logsumexp as masked_logsumexp
 from .multi_positive import pair_info_nce as pair_info_nce
 from .precision import autocast_off as autocast_off
 from .precision import eps_for as eps_for
+from .precision import most_precise as most_precise
 from .precision import not_finite as not_finite
 from .precision import shown as shown
 from .precision import upcast as upcast

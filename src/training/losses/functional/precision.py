@@ -35,3 +35,11 @@ def shown(result: Tensor, *inputs: Tensor) -> Tensor:
 def autocast_off(x: Tensor) -> torch.autocast:
     """A context in which matrix products keep the dtype of their operands on the device of ``x``."""
     return torch.autocast(device_type=x.device.type, enabled=False)
+
+
+def most_precise(x: Tensor, *, copy: bool = False) -> Tensor:
+    """``x`` in float64, or in float32 on devices without it: for sums of thousands of terms whose small differences
+    count. ``copy``: a contiguous copy in any case.
+    """
+    dtype = torch.float32 if x.device.type == "mps" else torch.float64
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format) if copy else x.to(dtype)

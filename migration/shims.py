@@ -103,7 +103,7 @@ class StandIn(ModuleType):
         if spec is None or _is_own(spec) or not isinstance(self.__path__, _LaterPath):
             return False
         self.__spec__, self.__file__, self.__loader__ = spec, spec.origin, spec.loader
-        self.__path__ = list(spec.submodule_search_locations or ())
+        self.__path__ = spec.submodule_search_locations or []
         if spec.loader is not None and spec.origin is not None:  # else a folder without an __init__.py
             spec.loader.exec_module(self)
         return True

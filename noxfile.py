@@ -66,6 +66,7 @@ def lint(session: nox.Session) -> None:
     python(session, "-m", "ruff", "check", *existing)
     python(session, "-m", "ruff", "format", "--check", *existing)
     python(session, "-m", "training_losses", "catalog", "check")
+    python(session, "tools/public_names.py", "--check")
     python(session, "tools/docs_tables.py", "--check")
 
 

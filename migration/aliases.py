@@ -39,11 +39,15 @@ class _Alias:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.modules[module.__name__] = importlib.import_module(self.target)
+        name = module.__name__
+        sys.modules[name] = importlib.import_module(self.target)
+        # an import of a module that is loaded would bind it in its package, over a function of the same name
+        for loaded in [known for known in sys.modules if known.startswith(f"{self.target}.")]:
+            sys.modules.setdefault(name + loaded[len(self.target) :], sys.modules[loaded])
         if self.target.startswith(_SAME["legacy"]):
             from .deprecation import warn_import
 
-            warn_import(module.__name__, self.target, sys._getframe(1))
+            warn_import(name, self.target, sys._getframe(1))
 
     def get_code(self, fullname: str) -> CodeType | None:
         """The code of the module, for ``python -m``."""

@@ -40,6 +40,7 @@ __all__ = [
     "builtin_catalog",
     "builtin_paths",
     "load_catalog",
+    "moved_paths",
     "parse_catalog",
 ]
 
@@ -47,6 +48,11 @@ __all__ = [
 def builtin_paths() -> list[Path]:
     """The catalog files of this project, sorted by name."""
     return sorted(Path(__file__).parent.glob("*.toml"))
+
+
+def moved_paths() -> list[Path]:
+    """The catalogs of names that only moved, between versions of this project: the codemod reads them, too."""
+    return sorted((Path(__file__).parent / "moved").glob("*.toml"))
 
 
 @cache

@@ -827,7 +827,7 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
             raise row.fail("old", f"{old!r} has two rows")
         paths = row.strings("paths", [f"{root}.{old}" for root in roots])
         module_paths[old] = paths
-        module_twins[old] = f"{twins}.{row.get('twin', str, old)}"
+        module_twins[old] = ".".join(filter(None, [twins, row.get("twin", str, old)]))
         modules.update(dict.fromkeys(paths, module_twins[old]))
 
     symbols: list[Symbol] = []

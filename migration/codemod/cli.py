@@ -105,12 +105,13 @@ def _settle(options: argparse.Namespace, start: str) -> None:
 def _rules(options: argparse.Namespace) -> Rules:
     from pathlib import Path
 
-    from ..catalog import CatalogError, builtin_catalog, load_catalog
+    from ..catalog import CatalogError, builtin_paths, load_catalog, moved_paths
     from .codes import RULES
     from .rules import Rules
 
     try:
-        catalog = load_catalog([Path(file) for file in options.catalog]) if options.catalog else builtin_catalog()
+        own = [*builtin_paths(), *moved_paths()]
+        catalog = load_catalog([Path(file) for file in options.catalog] if options.catalog else own)
     except CatalogError as error:
         raise FileError("TL092", str(error)) from error
     rules = Rules(catalog, options.numbers, tuple(_names(options.select)), tuple(_names(options.ignore)))

@@ -341,7 +341,10 @@ class Project:
             if stem not in leaves:
                 continue
             for dotted in module_names(Path(path)):
-                for name, symbol in self.rules.in_module.get(dotted, {}).items():
+                names = self.rules.in_module.get(dotted, {})
+                if any(symbol.cases[0].reason == MOVED for symbol in names.values()):
+                    self.rules.modules.discard(dotted)  # nobody has a copy of this project; of an old loss, many do
+                for name, symbol in names.items():
                     if not self._holds(path, name, symbol):
                         self.rules.foreign.add(f"{dotted}.{name}")
                         redo = True
@@ -363,7 +366,7 @@ class Project:
                 if exported is None or exported is symbol:
                     return exported is symbol or binding.kind == "import"
             elif isinstance(binding.node, (ast.ClassDef, ast.FunctionDef)):
-                return _same_signature(binding.node, symbol)
+                return symbol.cases[0].reason != MOVED and _same_signature(binding.node, symbol)
         return False
 
     def _public_names(self) -> dict[str, set[str]]:
@@ -611,8 +614,14 @@ class Project:
                         )
 
 
+MOVED = "moved"
+"""Reason of a row whose name only has another path."""
+
+
 def _number_note(symbol: Symbol, target: Target) -> tuple[str, str] | None:
     case = target.case
+    if case.reason == MOVED:
+        return None
     if target.twin:
         reason = case.reason or "; ".join(case.deviations) or "it has no successor with the same numbers"
         return "TL021", f"{symbol.name} stays on its frozen twin {target.path}: {reason}"

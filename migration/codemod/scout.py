@@ -436,8 +436,9 @@ def _steps(paths: Iterable[str]) -> set[str]:
 def builtin_texts() -> list[str]:
     """The catalogs of this project, as text."""
     folder = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "catalog")
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".toml"))
-    return [read_bytes(os.path.join(folder, name)).decode() for name in names]
+    folders = (folder, os.path.join(folder, "moved"))
+    paths = [os.path.join(place, name) for place in folders for name in sorted(os.listdir(place))]
+    return [read_bytes(path).decode() for path in paths if path.endswith(".toml")]
 
 
 def scout(texts: Sequence[str]) -> Scout:

@@ -101,7 +101,7 @@ from src.training.losses.clip_style_loss import CLIPStyleLoss
 from src.training.losses.memory_queue_contrastive_loss import MemoryQueueContrastiveLoss
 
 assert own() == "mine" and legacy.clip_style_loss.CLIPStyleLoss.own
-assert all(m.OWN for m in (legacy.losses, losses, migration.state, src, utils))
+assert legacy.losses.OWN and losses.OWN and migration.state.OWN and src.OWN and utils.OWN
 
 
 def of_a_child(loss):

@@ -13,15 +13,15 @@ from training_losses.migration.resolve import resolve
 MOVED = load_catalog(moved_paths())
 
 OLD = """\
-import training_losses.contrastive.moco_loss
-import training_losses.migration.shims
-from training_losses import CLIPLoss, VICRegLoss as Old, create_loss
-from training_losses.base import LossOutput
-from training_losses.contrastive import MoCoLoss as M, VICRegLoss
-from training_losses.legacy.clip_style_loss import CLIPStyleLoss
+import training.losses.contrastive.moco_loss
+import migration.shims
+from training.losses import CLIPLoss, VICRegLoss as Old, create_loss
+from training.losses.base import LossOutput
+from training.losses.contrastive import MoCoLoss as M, VICRegLoss
+from legacy.clip_style_loss import CLIPStyleLoss
 
-training_losses.migration.shims.install()
-x = training_losses.contrastive.moco_loss.MemoryQueueLoss(dim=3)
+migration.shims.install()
+x = training.losses.contrastive.moco_loss.MemoryQueueLoss(dim=3)
 y = [CLIPLoss(temperature=0.1), create_loss("clip"), M(**options), VICRegLoss(1), CLIPStyleLoss(temperature=3)]
 isinstance(x, (Old, LossOutput))
 """
@@ -67,8 +67,8 @@ def test_own_packages_of_these_names_stay(tmp_path: Path, capsys: pytest.Capture
         "legacy/clip_style_loss.py": "class CLIPStyleLoss: ...\n",
         "migration/shims.py": "def install(): ...\n",
         "training/losses.py": "class CLIPLoss: ...\n",
-        "use.py": "import training_losses.migration.shims\nfrom training_losses.legacy.clip_style_loss import CLIPStyleLoss\n"
-        "from training_losses import CLIPLoss\n\nmigration.shims.install()\nCLIPStyleLoss()\nCLIPLoss()\n",
+        "use.py": "import migration.shims\nfrom legacy.clip_style_loss import CLIPStyleLoss\n"
+        "from training.losses import CLIPLoss\n\nmigration.shims.install()\nCLIPStyleLoss()\nCLIPLoss()\n",
     }
     for name, text in own.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

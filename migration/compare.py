@@ -17,7 +17,16 @@ from torch import Tensor
 
 from .catalog import Case, Symbol, Unconvertible, builtin_catalog
 from .console import brief, say, show_table
-from .parity import TOLERANCE, Comparison, Pair, build_pair, compare_function, measured_memory, resolve
+from .parity import (
+    TOLERANCE,
+    Comparison,
+    Pair,
+    build_pair,
+    compare_function,
+    load_old_state,
+    measured_memory,
+    resolve,
+)
 from .report.tally import COLUMNS, Entry, number, table_rows
 from .translate import Untranslatable, bind, select
 
@@ -154,7 +163,7 @@ def _build(
 ) -> Pair:
     def prepare(twin: Any) -> None:
         if state is not None:
-            twin.load_state_dict(torch.load(state, map_location="cpu", weights_only=True))
+            load_old_state(symbol, twin, torch.load(state, map_location="cpu", weights_only=True))
 
     try:
         return build_pair(symbol, dtype=dtype, seed=seed, train=train, prepare=prepare, **arguments)

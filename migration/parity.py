@@ -31,6 +31,7 @@ __all__ = [
     "compare_calls",
     "compare_function",
     "deviation",
+    "load_old_state",
     "measured_memory",
     "resolve",
 ]
@@ -248,13 +249,21 @@ class Pair:
             _compare_gradients(
                 comparison,
                 _gradients(_loss(old_flat), old_leaves),
-                _gradients(_loss(new_flat), new_leaves),
+                self._per_old_unit(_gradients(_loss(new_flat), new_leaves)),
                 {old: new for old, new in names.items() if new in new_leaves},
             )
         for key, value in convert_state(self.case, self.old.state_dict()).items():
             own = self.new.state_dict()
             comparison.state[key] = deviation(own[key], value) if key in own else math.inf
         return comparison
+
+    def _per_old_unit(self, gradients: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+        """New gradients with respect to the old arguments: those of a scaled one are scaled."""
+        scales = {a.new_name: a.scale for a in (self.case.forward or {}).values() if a.scale is not None}
+        return {
+            name: gradient if gradient is None else gradient * scales.get(name.partition(".")[0], 1.0)
+            for name, gradient in gradients.items()
+        }
 
     def _own_leaves(self, old: dict[str, Tensor], new: dict[str, Tensor]) -> None:
         for module, leaves in ((self.old, old), (self.new, new)):
@@ -295,13 +304,37 @@ def build_pair(
             prepare(old)
             old.to(dtype)  # what it has created by now, too
         new = resolve(case.new)(**new_kwargs).to(dtype).train(train)
-    new.load_state_dict(_complete(new, convert_state(case, old.state_dict()), case))
+    new.load_state_dict(_complete(new, convert_state(case, old.state_dict()), case, _unmade(old)))
     return Pair(symbol, case, old, new, dtype)
 
 
-def _complete(new: nn.Module, state: dict[str, Any], case: Case) -> dict[str, Any]:
+def _unmade(module: nn.Module) -> set[str]:
+    """Buffers that the module has only a name for: it makes them at its first call."""
+    parts = module.named_modules()
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, part in parts
+        for name, buffer in part._buffers.items()
+        if buffer is None
+    }
+
+
+def load_old_state(symbol: Symbol, old: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load the state of an old object, with the buffers that it would make at its first call only."""
+    for key in _unmade(old) & set(state):
+        prefix, _, name = key.rpartition(".")
+        setattr(old.get_submodule(prefix), name, torch.empty_like(state[key]))
+        # it must not make them again
+        for flag in (flag for case in symbol.cases for flag in case.running):
+            if getattr(old, flag, None) is False:
+                setattr(old, flag, True)
+    old.load_state_dict(state)
+
+
+def _complete(new: nn.Module, state: dict[str, Any], case: Case, unmade: set[str]) -> dict[str, Any]:
     own = new.state_dict()
-    fresh = {key: own[key] for rule in case.state if rule.fresh for key in rule.new if key in own}
+    lacking = [rule for rule in case.state if rule.fresh or rule.old in unmade]
+    fresh = {key: own[key] for rule in lacking for key in rule.new if key in own}
     return {**fresh, **state}
 
 

@@ -24,10 +24,14 @@ def bind(signature: Mapping[str, Argument], args: Sequence[Any], kwargs: Mapping
     if len(args) > len(places):
         raise Untranslatable(f"{len(args)} positional arguments for {len(places)} parameters")
     bound = dict(zip((a.name for a in places), args, strict=False))
+    # the old call took any keyword, and read none of those that have no row
+    ignored = any(a.variadic == "**" and a.drop is not None for a in signature.values())
     for name, value in kwargs.items():
         if name in bound:
             raise Untranslatable(f"argument {name!r} is given twice")
         if name not in signature or signature[name].variadic:
+            if ignored:
+                continue
             raise Untranslatable(f"the old signature has no argument {name!r}")
         bound[name] = value
     return {name: bound[name] for name in signature if name in bound}
@@ -44,10 +48,10 @@ def _convert(signature: Mapping[str, Argument], given: Mapping[str, Any], pins: 
                 if not same_as_default:
                     raise Untranslatable(f"{name}={given[name]!r}: {argument.report}")
                 continue
-            new[argument.new_name] = argument.convert(given[name])
+            new |= dict.fromkeys((argument.new_name, *argument.also), argument.convert(given[name]))
         elif argument.pin is not MISSING:
             new[argument.new_name] = argument.pin
-    return {**new, **pins}
+    return {**new, **{name: value for name, value in pins.items() if name not in new}}
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -40,6 +40,10 @@ def _same(a: Any, b: Any) -> bool:
 
 def _check_old(where: str, table: Mapping[str, Argument], function: Any) -> Iterator[str]:
     real = _parameters(function)
+    taken = [name for name, argument in table.items() if argument.by_kwargs]
+    if taken and not any(p.kind is p.VAR_KEYWORD for p in real):
+        yield f"{where}: the old signature has no **kwargs to take {', '.join(taken)} out of"
+    table = {name: argument for name, argument in table.items() if not argument.by_kwargs}
     if list(table) != [p.name for p in real]:
         yield f"{where}: the old signature is ({', '.join(p.name for p in real)}), the row has ({', '.join(table)})"
         return
@@ -69,6 +73,9 @@ def _check_new(where: str, case: Case, table: Mapping[str, Argument], function: 
     for argument in table.values():
         if argument.variadic or argument.drop is not None or argument.report is not None:
             continue
+        for name in argument.also:
+            if name not in new:
+                yield f"{where}.{argument.name}: the new signature has no argument {name!r}"
         target = new.get(argument.new_name)
         if target is None:
             yield f"{where}.{argument.name}: the new signature has no argument {argument.new_name!r}"

@@ -38,6 +38,9 @@ One TOML file describes one old system. The file is data with a closed set of op
     cache = { default = true, drop = "nothing is cached" }
     loader = { default = "@None", report = "why a call that passes it is left alone" }
     args = { variadic = "*" }               # *args / **kwargs of the old signature; passing any is reported
+    kwargs = { variadic = "**", drop = "nothing read them" }    # ... or left out, where the old code ignored them
+    step = { by_kwargs = true, default = "@None" }              # what the old code took out of its **kwargs, after it
+    eps = { default = 1e-8, also = ["other_eps"] }              # two new arguments for one old
 
     [symbol.pins]                           # written into every rewritten call: the new default differs
     center_invariance = { value = true, reason = "..." }
@@ -175,6 +178,10 @@ class Argument:
     invert: bool = False
     variadic: str = ""
     keyword_only: bool = False
+    by_kwargs: bool = False
+    """Not in the signature: the old code took it out of its ``**kwargs``."""
+    also: tuple[str, ...] = ()
+    """Further new arguments that get the same value."""
     note: str = ""
 
     @property
@@ -204,8 +211,9 @@ class Argument:
                     return new
             known = ", ".join(repr(old) for old, _ in self.map)
             raise Unconvertible(f"{self.name}={value!r} has no counterpart (known: {known})")
-        if self.scale is not None:
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if self.scale is not None and value is not None:
+            # tensors have a product, too
+            if isinstance(value, (bool, str, bytes, list, tuple)) or not hasattr(value, "__mul__"):
                 raise Unconvertible(f"{self.name}={value!r} is not a number")
             return value * self.scale
         if self.invert:
@@ -485,7 +493,10 @@ _CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns
     "running",
 }
 _SYMBOL = _CASE | {"old", "kind", "exported", "aliases", "case"}
-_ARGUMENT = {"default", "rename", "drop", "report", "pin", "map", "scale", "invert", "variadic", "keyword_only", "note"}
+_ARGUMENT = {
+    *("default", "rename", "drop", "report", "pin", "map", "scale", "invert"),
+    *("variadic", "keyword_only", "by_kwargs", "also", "note"),
+}
 _STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows", "kept", "of", "dims", "frozen"}
 _CONFIG = {"path", "name", "arguments", "names"}
 _FACTORY = {"factory", "sections", "type", "marks", "partial", "outer", "form"}
@@ -584,7 +595,7 @@ def _argument(row: _Row, table: str, name: str, data: Any) -> Argument:
     for key in ("rename", "drop", "report", "variadic", "note"):
         if key in data and not isinstance(data[key], str):
             raise row.fail(f"{where}.{key}", f"expected a string, found {data[key]!r}")
-    for key in ("invert", "keyword_only"):
+    for key in ("invert", "keyword_only", "by_kwargs"):
         if key in data and not isinstance(data[key], bool):
             raise row.fail(f"{where}.{key}", f"expected true or false, found {data[key]!r}")
     fates = [key for key in ("drop", "report") if key in data]
@@ -602,6 +613,11 @@ def _argument(row: _Row, table: str, name: str, data: Any) -> Argument:
     scale = data.get("scale")
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale == 0):
         raise row.fail(f"{where}.scale", f"expected a number other than 0, found {scale!r}")
+    also = data.get("also", [])
+    if not isinstance(also, list) or not all(isinstance(name, str) for name in also):
+        raise row.fail(f"{where}.also", f"expected a list of names, found {also!r}")
+    if data.get("by_kwargs") and "default" not in data:
+        raise row.fail(f"{where}.by_kwargs", "expected a default beside it: what its absence means")
     if data.get("variadic", "*") not in ("*", "**"):
         raise row.fail(f"{where}.variadic", f"expected '*' or '**', found {data['variadic']!r}")
     return Argument(
@@ -615,7 +631,9 @@ def _argument(row: _Row, table: str, name: str, data: Any) -> Argument:
         scale=scale,
         invert=data.get("invert", False),
         variadic=data.get("variadic", ""),
-        keyword_only=data.get("keyword_only", False),
+        keyword_only=data.get("keyword_only", data.get("by_kwargs", False)),
+        by_kwargs=data.get("by_kwargs", False),
+        also=tuple(also),
         note=data.get("note", ""),
     )
 

@@ -154,6 +154,8 @@ def convert(
             result.notes.append(("TL007", f"dropped {name}: {argument.drop or argument.report}"))
             continue
         new, problem = _new_value(argument, value)
+        if argument.also:
+            problem = f"{name} goes to {', '.join((argument.new_name, *argument.also))}: write it for each"
         if problem:
             result.problems.append(problem)
             continue

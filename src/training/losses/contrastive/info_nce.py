@@ -70,8 +70,12 @@ class InfoNCELoss(BaseContrastiveLoss):
         text_features: Tensor,
         match_ids: Ids | None = None,
         generator: torch.Generator | None = None,
+        extra_loss: Tensor | None = None,
     ) -> LossOutput:
-        """The loss of one batch; inputs as in ``match_pairs``, on their device a generator for random positives."""
+        """The loss of one batch; inputs as in ``match_pairs``, on their device a generator for random positives.
+
+        ``extra_loss``, a term of the caller (0-d), is added to ``loss`` as it is.
+        """
         vision, text, ids = self.embed_pairs(vision_features, text_features, match_ids)
         positive = self.create_positive_mask(len(vision), ids, device=vision.device)
         similarity = dot_similarity(vision, text)
@@ -87,8 +91,9 @@ class InfoNCELoss(BaseContrastiveLoss):
         entries = self.two_way_output(rows, columns, temperature=logits.new_ones(()) * self.temperature)
         contrast = entries.pop("loss")
         entries |= self.measure(similarity, positive) if self.metrics else {}
+        total = contrast + self.alignment_weight * alignment
         return self.output(
-            contrast + self.alignment_weight * alignment, infonce=contrast, alignment=alignment, **entries
+            total if extra_loss is None else total + extra_loss, infonce=contrast, alignment=alignment, **entries
         )
 
     def _choose(self, positive: Tensor, generator: torch.Generator | None) -> Tensor:

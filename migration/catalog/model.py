@@ -631,7 +631,7 @@ def _argument(row: _Row, table: str, name: str, data: Any) -> Argument:
         scale=scale,
         invert=data.get("invert", False),
         variadic=data.get("variadic", ""),
-        keyword_only=data.get("keyword_only", data.get("by_kwargs", False)),
+        keyword_only=bool(data.get("keyword_only", data.get("by_kwargs", False))),
         by_kwargs=data.get("by_kwargs", False),
         also=tuple(also),
         note=data.get("note", ""),

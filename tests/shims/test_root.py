@@ -116,7 +116,7 @@ if __name__ == "__main__":
     a, b = torch.randn(2, 6, 4)
     result = loss(a, b)
     queue = MemoryQueueContrastiveLoss(dim=4, queue_size=8)
-    queue(a, b)
+    queue(a, b, list("abcdef"))
     torch.save(queue.state_dict(), "state.pt")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         child = pool.apply(of_a_child, (pickle.loads(pickle.dumps(loss)),))

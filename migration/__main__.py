@@ -14,6 +14,7 @@ from typing import Any
 
 from .catalog import Case, Catalog, CatalogError, Symbol, builtin_catalog, load_catalog
 from .console import MissingPackage, Parser, say, show_table
+from .watch.cli import ShadowError, add_shadow, add_verify, shadowed
 
 __all__ = ["main", "parse"]
 
@@ -140,8 +141,15 @@ def _run_script(arguments: argparse.Namespace) -> int:
         warnings.simplefilter("default", DeprecatedWarning)
     sys.argv = [arguments.script, *arguments.arguments]
     sys.path.insert(0, str(script.resolve().parent))
-    runpy.run_path(str(script), run_name="__main__")
-    return OK
+
+    def go() -> int:
+        runpy.run_path(str(script), run_name="__main__")
+        return OK
+
+    try:
+        return shadowed(arguments, go)
+    except ShadowError as error:
+        return _fail(str(error))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         help="run an unmodified old script with the old import paths served",
         description="Runs SCRIPT as `python SCRIPT ARGS` does. Old imports lead to the frozen twins, and warn.",
     )
+    add_shadow(run)
     run.add_argument("script", metavar="SCRIPT", help="path of a Python file")
     run.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its own arguments")
     run.set_defaults(run=_run_script)
@@ -175,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoint(commands)
     _add_report(commands)
     _add_compare(commands)
+    add_verify(commands)
     demo = commands.add_parser(
         "demo",
         help="migrate the example repository and compare its runs before and after",

@@ -27,7 +27,7 @@ from .parity import (
     measured_memory,
     resolve,
 )
-from .report.tally import COLUMNS, Entry, number, table_rows
+from .report.tally import COLUMNS, Entry, number, plain, table_rows
 from .translate import Untranslatable, bind, select
 
 __all__ = ["CompareError", "read_batches", "run_compare"]
@@ -129,6 +129,13 @@ def _dtype(batch: Batch) -> torch.dtype:
     return torch.float64 if floats and all(dtype == torch.float64 for dtype in floats) else torch.float32
 
 
+def _coarsest(batch: Batch, dtype: torch.dtype) -> torch.dtype:
+    """The dtype whose tolerance holds: that of the coarsest tensor of the data."""
+    args, kwargs = batch
+    found = [leaf.dtype for leaf in _tensors([*args, *kwargs.values()]) if leaf.dtype in TOLERANCE]
+    return max([dtype, *found], key=TOLERANCE.__getitem__)
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
@@ -218,7 +225,12 @@ def _cost(result: Entry, symbol: Symbol, pair: Pair | None, batch: Batch, seed: 
             result.tally.cost(comparison)
 
 
-def _verdict(case: Case, failures: Sequence[str], outside_domain: bool) -> tuple[int, str]:
+def _verdict(
+    case: Case, failures: Sequence[str], outside_domain: bool, not_finite: Mapping[str, Sequence[int]]
+) -> tuple[int, str]:
+    if not failures and not_finite:
+        where = "; ".join(f"{key} in batch {', '.join(map(str, at[:8]))}" for key, at in not_finite.items())
+        return 1, f"NaN or infinite on both sides, so nothing is known there: {where}. All that is finite agrees"
     if not failures:
         return 0, "no deviation beyond the tolerance"
     documented = "; ".join(case.deviations)
@@ -270,23 +282,28 @@ def run_compare(
         pair = _build(symbol, arguments, state, dtype, train, seed) if is_class else None
     result = Entry(symbol)
     details: list[dict[str, Any]] = []
+    not_finite: dict[str, list[int]] = {}
+    limit = _coarsest(found[0], dtype)
     for count, batch in enumerate(found):
         with contextlib.redirect_stdout(sys.stderr):
             comparison = _compare(symbol, pair, batch, seed + count)
         if isinstance(comparison, str):
             result.tally.failures.append(f"batch {count}: {comparison}")
             continue
-        result.tally.add(comparison, dtype, f"batch {count}")
+        result.tally.add(comparison, limit, f"batch {count}")
+        for key in comparison.not_finite:
+            not_finite.setdefault(key, []).append(count)
         details.append({
             "batch": count, "old_loss": comparison.old_loss, "new_loss": comparison.new_loss,
             "values": comparison.values, "gradients": comparison.gradients, "state": comparison.state,
         })  # fmt: skip
     _cost(result, symbol, pair, found[-1], seed)
-    code, verdict = _verdict(case, result.tally.failures, outside_domain)
+    code, verdict = _verdict(case, result.tally.failures, outside_domain, not_finite)
     summary = result.as_data()
     if as_json:
-        made = {**summary, "row": case.describe(), "dtype": str(dtype).removeprefix("torch."), "batches": details}
-        sys.stdout.write(json.dumps({**made, "verdict": verdict, "exit_code": code}, indent=2) + "\n")
+        made = {**summary, "row": case.describe(), "dtype": str(limit).removeprefix("torch."), "batches": details}
+        data = plain({**made, "not_finite": not_finite, "verdict": verdict, "exit_code": code})
+        sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
         return code
     show_table(f"{symbol.old} and {case.new}", COLUMNS, table_rows([summary]), text_columns=4)
     say("")
@@ -301,5 +318,5 @@ def run_compare(
     say("")
     for failure in result.tally.failures[:20]:
         say(failure, "red")
-    say(f"{verdict} (tolerance {TOLERANCE[dtype]:g} for {dtype})", "bold red" if code else "green")
+    say(f"{verdict} (tolerance {TOLERANCE[limit]:g} for {limit})", "bold red" if code else "green")
     return code

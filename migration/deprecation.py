@@ -28,8 +28,10 @@ __all__ = ["COMMAND", "ImportStatement", "deprecated_module", "importing_stateme
 
 COMMAND = "python -m training_losses codemod --write PATH"
 
+_WATCHING = ("importlib", "migration.watch.imports", "training_losses.migration.watch.imports")
+"""The import system, and what looks on when a run is recorded."""
 _MACHINERY = (
-    "importlib",
+    *_WATCHING,
     "pickle",
     "pkgutil",
     "runpy",
@@ -115,7 +117,7 @@ def importing_statement(default: str, start: FrameType) -> ImportStatement | Non
             if asked.startswith("."):
                 asked = importlib.util.resolve_name(asked, frame.f_locals.get("package") or "")
             direct = direct and function != "import_module"
-        elif not name.startswith("importlib"):
+        elif not _below(name, _WATCHING):
             direct = False
     return None
 

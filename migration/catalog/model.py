@@ -26,6 +26,7 @@ One TOML file describes one old system. The file is data with a closed set of op
     parity = "exact"                        # exact | documented | fixed
     domain = "..."                          # documented: where old and new agree
     deviations = ["..."]                    # documented and fixed: what differs elsewhere, and why
+    outside = ["no_grad"]                   # optional, documented: calls that lie outside the domain, as runs show them
     reason = "..."
     returns = ["dict", "LossOutput"]        # optional: kind of result, old and new
 
@@ -295,6 +296,8 @@ class Case:
     registry: str | None = None
     domain: str = ""
     deviations: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    """Kinds of calls that lie outside the domain: ``no_grad``, ``eval``."""
     reason: str = ""
     returns: tuple[str, str] | None = None
     arguments: Mapping[str, Argument] = field(default_factory=dict)
@@ -486,6 +489,7 @@ _TOP = {
 } | {"config"}
 _MODULE = {"old", "twin", "paths"}
 _CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns", "arguments", "pins", "forward"} | {
+    "outside",
     "results",
     "members",
     "state",
@@ -716,6 +720,9 @@ def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
         raise row.fail("parity", "documented rows state their domain and their deviations")
     if parity == "fixed" and new != "none" and not deviations:
         raise row.fail("parity", "fixed rows state their deviations")
+    outside = row.strings("outside", [])
+    if outside and (parity != "documented" or not {"no_grad", "eval"}.issuperset(outside)):
+        raise row.fail("outside", f"documented rows list no_grad or eval, found {list(outside)!r}")
     returns = row.strings("returns", [])
     if len(returns) not in (0, 2):
         raise row.fail("returns", f"expected [old, new], found {list(returns)!r}")
@@ -730,6 +737,7 @@ def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
         registry=row.get("registry", str, None),
         domain=domain,
         deviations=deviations,
+        outside=outside,
         reason=reason,
         returns=(returns[0], returns[1]) if returns else None,
         arguments=arguments,

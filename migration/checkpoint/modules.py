@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ def _plain(value: Any, given: bool) -> bool:
     return isinstance(value, _PLAIN if given else (*_PLAIN, dict))
 
 
-def _attribute(value: Any, paths: Sequence[str]) -> Any:
+def attribute(value: Any, paths: Sequence[str]) -> Any:
     """What stands at the first of the dotted ``paths`` that is there; tensors of no dimension as numbers."""
     for path in paths:
         with contextlib.suppress(AttributeError, IndexError, TypeError):
@@ -41,7 +41,7 @@ def _arguments(old: nn.Module, symbol: Symbol) -> dict[str, Any]:
         Untranslatable: an argument was not kept, or a fresh object made with these arguments differs from ``old``.
     """
     row = symbol.cases[0]
-    found = {name: _attribute(old, row.kept.get(name, (name,))) for name in row.arguments}
+    found = {name: attribute(old, row.kept.get(name, (name,))) for name in row.arguments}
     given = {name: value for name, value in found.items() if value is not MISSING}
     # what is dropped or reported has no counterpart in the new object; where the catalog says a place that is not
     # there, the old object had no use for it
@@ -67,8 +67,14 @@ def _arguments(old: nn.Module, symbol: Symbol) -> dict[str, Any]:
     return given
 
 
-def _successor(old: nn.Module, symbol: Symbol) -> tuple[nn.Module, Case]:
-    case, arguments = translate(symbol, (), _arguments(old, symbol))
+def successor(old: nn.Module, symbol: Symbol, given: Mapping[str, Any] | None = None) -> tuple[nn.Module, Case]:
+    """The successor of ``old`` with its state, and the row; ``given``: the arguments of the old constructor if known.
+
+    Raises:
+        Untranslatable: an argument was not kept, or has no counterpart.
+        UnknownKeys: the state has keys that the catalog does not know.
+    """
+    case, arguments = translate(symbol, (), _arguments(old, symbol) if given is None else given)
     assert case.new is not None
     with torch.random.fork_rng(devices=[]):
         new: nn.Module = resolve(case.new)(**arguments)
@@ -116,7 +122,7 @@ def migrate_module(
         if symbol is not None:
             place = prefix.rstrip(".")
             try:
-                new, case = _successor(old, symbol)
+                new, case = successor(old, symbol)
             except (Untranslatable, ValueError, RuntimeError, TypeError, UnknownKeys) as error:
                 why = " ".join(str(error).split())
                 problems.append(

@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     mode.add_argument("--interactive", action="store_true", help="ask for each file, then write")
     mode.add_argument("--undo", action="store_true", help="take the last write back")
     mode.add_argument("--explain", metavar="RULE", help="explain a rule code and exit")
+    add("--verify", metavar="COMMAND", help="with --write: run it before and after; take back what changes numbers")
     add("--diff", action="store_true", help="print the diff also with --write or --check")
     add("--force", action="store_true", help="write over uncommitted changes")
     add("--stdin-filename", metavar="NAME", help="name (and place) of what stdin holds")
@@ -152,6 +153,8 @@ def _run(options: argparse.Namespace, survey: _Survey | None = None) -> int:
         if declined:
             # what was declined stays everywhere, so everything is decided anew without it
             outcome = _decide(survey, options, declined)
+    if options.verify is not None:
+        return _verified(outcome, options, paths)
     if wrote:
         _write(outcome, paths[0], options.force)
     outcome.findings = [f for f in outcome.findings if f.code not in _names(options.ignore)]
@@ -159,6 +162,30 @@ def _run(options: argparse.Namespace, survey: _Survey | None = None) -> int:
     if outcome.errors:
         return ERRORS
     return SOMETHING if outcome.left or (outcome.changes and not wrote) else NOTHING
+
+
+def _verified(outcome: Outcome, options: argparse.Namespace, paths: Sequence[str]) -> int:
+    """Write, with a command run before and after; the write is taken back if it shows a deviation."""
+    import shlex
+
+    from ..watch.written import verified
+
+    if not options.write or len(paths) != 1 or not os.path.isdir(paths[0]):
+        raise FileError("TL092", "--verify goes with --write and one directory")
+
+    def write() -> list[dict[str, Any]]:
+        _write(outcome, paths[0], options.force)
+        return [{**vars(finding)} for finding in outcome.findings]
+
+    def undo() -> None:
+        _undo(paths[0])
+
+    code = verified(paths[0], shlex.split(options.verify), write, undo, options.catalog or [])
+    outcome.findings = [f for f in outcome.findings if f.code not in _names(options.ignore)]
+    if code == NOTHING:
+        _print(outcome, options, True)
+        return ERRORS if outcome.errors else SOMETHING if outcome.left else NOTHING
+    return code
 
 
 class _Survey:

@@ -10,9 +10,9 @@ from typing import Any
 
 from .tally import COLUMNS, HIGHEST, KINDS, LOWEST, number, ratio, successors, table_rows
 
-__all__ = ["as_html", "as_markdown"]
+__all__ = ["STYLE", "as_html", "as_markdown", "svg", "text", "tile"]
 
-_STYLE = """
+STYLE = """
 :root{--ink:#1d2733;--soft:#5c6b7a;--line:#dde3ea;--card:#fff;--page:#f4f6f9;--blue:#20527a;--gold:#d08a2e;
 --green:#2e7d4f;--red:#b3372f}
 @media(prefers-color-scheme:dark){:root{--ink:#e3e9ef;--soft:#93a3b3;--line:#2c3845;--card:#18212b;--page:#0f151c;
@@ -55,12 +55,14 @@ _HEADINGS = (
 )
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """``value`` without characters that mean something in HTML."""
     return html.escape(str(value))
 
 
-def _svg(width: int, height: int, parts: Sequence[str], label: str) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_text(label)}">{"".join(parts)}</svg>'
+def svg(width: int, height: int, parts: Sequence[str], label: str) -> str:
+    """A picture that fills the width it gets."""
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(label)}">{"".join(parts)}</svg>'
 
 
 def _histogram(counts: Sequence[int]) -> str:
@@ -81,7 +83,7 @@ def _histogram(counts: Sequence[int]) -> str:
         if place == 0 or power % 4 == 0:
             label = "0" if place == 0 else f"1e{power}"
             parts.append(f'<text x="{x + step / 2:.1f}" y="{base + 14}" text-anchor="middle">{label}</text>')
-    return _svg(width, height, parts, f"histogram of deviations from 0 to 1e{HIGHEST}")
+    return svg(width, height, parts, f"histogram of deviations from 0 to 1e{HIGHEST}")
 
 
 def _scaled(value: float) -> float:
@@ -106,7 +108,7 @@ def _scatter(points: Sequence[Sequence[float]]) -> str:
         )
     parts.append(f'<text x="{size - 8}" y="{size - 6}" text-anchor="end">old value →</text>')
     parts.append(f'<text x="12" y="{size - edge}" transform="rotate(-90 12 {size - edge})">new value →</text>')
-    return _svg(size, size, parts, "old against new values")
+    return svg(size, size, parts, "old against new values")
 
 
 def _name(old: str, bare: Counter[str]) -> str:
@@ -129,10 +131,10 @@ def _gains(entries: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
         x = middle if long >= 0 else middle + long
         kind = "bar" if gain >= 1 else "slow"
         shown = name if len(name) <= 27 else f"{name[:12]}…{name[-14:]}"
-        parts.append(f'<text class="name" x="{left - 6}" y="{y + 12}" text-anchor="end">{_text(shown)}</text>')
+        parts.append(f'<text class="name" x="{left - 6}" y="{y + 12}" text-anchor="end">{text(shown)}</text>')
         parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y + 3}" width="{abs(long):.1f}" height="11" rx="2"/>')
         parts.append(f'<text x="{width - 4}" y="{y + 12}" text-anchor="end">{gain:.2g}x</text>')
-    return _svg(width, row * max(1, len(found)) + 4, parts, label)
+    return svg(width, row * max(1, len(found)) + 4, parts, label)
 
 
 def _worst(entry: Mapping[str, Any], dtype: str) -> float | None:
@@ -145,14 +147,14 @@ def _worst(entry: Mapping[str, Any], dtype: str) -> float | None:
 def _rows_html(entry: Mapping[str, Any]) -> str:
     parts = []
     for row in entry["rows"]:
-        when = f" <span class=soft>if {_text(row['when'])}</span>" if row["when"] else ""
-        new = f"<code>{_text(row['new'])}</code>" if row["new"] else "no successor"
+        when = f" <span class=soft>if {text(row['when'])}</span>" if row["when"] else ""
+        new = f"<code>{text(row['new'])}</code>" if row["new"] else "no successor"
         parts.append(f"<h4>{new} <span class='badge {row['parity']}'>{row['parity']}</span>{when}</h4>")
         for word in ("domain", "reason"):
             if row[word]:
-                parts.append(f"<p><span class=soft>{word}:</span> {_text(row[word])}</p>")
+                parts.append(f"<p><span class=soft>{word}:</span> {text(row[word])}</p>")
         if row["deviations"]:
-            items = "".join(f"<li>{_text(text)}</li>" for text in row["deviations"])
+            items = "".join(f"<li>{text(said)}</li>" for said in row["deviations"])
             parts.append(f"<ul>{items}</ul>")
     return "".join(parts)
 
@@ -164,16 +166,16 @@ def _entry_html(entry: Mapping[str, Any]) -> str:
     worst = number(double if entry["largest_deviation"].get("float64") else single) if entry["calls"] else ""
     mark = " <span class='badge bad'>fails</span>" if entry["failures"] else ""
     head = (
-        f"<summary><span class=old>{_text(entry['old'])}{mark}</span><span class=new>{_text(new)}</span>"
+        f"<summary><span class=old>{text(entry['old'])}{mark}</span><span class=new>{text(new)}</span>"
         f"<span class='badge {entry['parity']}' style='justify-self:start'>{entry['parity']}</span>"
         f"<span class=num>{checks}</span><span class='num last'>{worst}</span></summary>"
     )
     body = [_rows_html(entry)]
     words = [("compared", note) for note in entry["notes"]]
     words += [("not compared", entry["not_compared"])] if entry["not_compared"] else []
-    body += [f"<p><span class=soft>{word}:</span> {_text(text)}</p>" for word, text in words]
+    body += [f"<p><span class=soft>{word}:</span> {text(said)}</p>" for word, said in words]
     if entry["failures"]:
-        items = "".join(f"<li>{_text(text)}</li>" for text in entry["failures"][:20])
+        items = "".join(f"<li>{text(said)}</li>" for said in entry["failures"][:20])
         body.append(f"<h4 class=bad>Failures ({len(entry['failures'])})</h4><ul>{items}</ul>")
     if entry["calls"]:
         lines = "".join(
@@ -191,8 +193,9 @@ def _entry_html(entry: Mapping[str, Any]) -> str:
     return f"<details>{head}<div class=body>{''.join(body)}</div></details>"
 
 
-def _tile(value: object, label: str, kind: str = "") -> str:
-    return f"<div class=tile><b class='{kind}'>{_text(value)}</b><span class=soft>{_text(label)}</span></div>"
+def tile(value: object, label: str, kind: str = "") -> str:
+    """A number with what it counts."""
+    return f"<div class=tile><b class='{kind}'>{text(value)}</b><span class=soft>{text(label)}</span></div>"
 
 
 def as_html(data: Mapping[str, Any]) -> str:
@@ -204,11 +207,11 @@ def as_html(data: Mapping[str, Any]) -> str:
     failures = sum(len(e["failures"]) for e in entries)
     tiles = "".join(
         [
-            _tile(len(compared), f"of {len(entries)} old symbols compared"),
-            _tile(f"{data['numbers']:,}", "numbers compared"),
-            _tile(number(data["largest_deviation"]["float64"]), "largest deviation, float64"),
-            _tile(number(data["largest_deviation"]["float32"]), "largest deviation, float32"),
-            _tile(failures, "beyond the tolerance", "bad" if failures else "exact"),
+            tile(len(compared), f"of {len(entries)} old symbols compared"),
+            tile(f"{data['numbers']:,}", "numbers compared"),
+            tile(number(data["largest_deviation"]["float64"]), "largest deviation, float64"),
+            tile(number(data["largest_deviation"]["float32"]), "largest deviation, float32"),
+            tile(failures, "beyond the tolerance", "bad" if failures else "exact"),
         ]
     )
     plots = "".join(
@@ -218,14 +221,14 @@ def as_html(data: Mapping[str, Any]) -> str:
     sections = []
     for system in dict.fromkeys(e["system"] for e in entries):
         cards = "".join(_entry_html(e) for e in entries if e["system"] == system)
-        sections.append(f"<h2>{_text(system)}</h2>{_HEADINGS}{cards}")
+        sections.append(f"<h2>{text(system)}</h2>{_HEADINGS}{cards}")
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"<title>Parity of old and new losses</title><style>{_STYLE}</style></head><body><main>"
+        f"<title>Parity of old and new losses</title><style>{STYLE}</style></head><body><main>"
         "<h1>Parity of old and new losses</h1>"
-        f"<p class=soft>{_text(data['made'])} · torch {_text(data['torch'])} · Python {_text(data['python'])} · "
-        f"{_text(data['machine'])}</p>"
+        f"<p class=soft>{text(data['made'])} · torch {text(data['torch'])} · Python {text(data['python'])} · "
+        f"{text(data['machine'])}</p>"
         "<p>Every old loss and its successor on the same inputs. A deviation is |new - old| / (1 + |old|); gradients "
         f"are measured against their largest entry.</p><div class=tiles>{tiles}</div><div class=plots>"
         f"<div class=plot><h3>Deviations by decade</h3>{_histogram(total)}<p class=soft>Heights are logarithmic.</p>"

@@ -14,7 +14,7 @@ import torch
 from ..catalog import Case, Symbol
 from ..parity import Comparison
 
-__all__ = ["COLUMNS", "KINDS", "Entry", "Tally", "number", "ratio", "row_of"]
+__all__ = ["COLUMNS", "KINDS", "Entry", "Tally", "number", "plain", "ratio", "row_of"]
 
 KINDS = ("value", "gradient", "state")
 LOWEST, HIGHEST = -18, -3
@@ -101,6 +101,15 @@ class Tally:
 
 def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def plain(value: Any) -> Any:
+    """``value`` with ``None`` in place of numbers that JSON lacks, at any depth."""
+    if isinstance(value, float):
+        return _plain(value)
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass

@@ -16,7 +16,7 @@ import torch
 from training_losses.migration.__main__ import main
 from training_losses.migration.catalog import builtin_catalog
 from training_losses.migration.memory import PeakMemory
-from training_losses.migration.parity import Comparison
+from training_losses.migration.parity import TOLERANCE, Comparison
 from training_losses.migration.report.collect import ReportError, find_checkout
 from training_losses.migration.report.page import as_html
 from training_losses.migration.report.tally import Entry, Tally, decade
@@ -136,6 +136,31 @@ def test_compare_on_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     data = json.loads(capsys.readouterr().out)
     assert data["exit_code"] == 0
     assert data["batches"][0]["old_loss"] == pytest.approx(data["batches"][0]["new_loss"], rel=1e-5)
+
+
+def test_compare_says_what_is_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.randn(6, 4)
+    x[0] = math.nan
+    torch.save({"vision_features": x, "text_features": torch.randn(6, 4)}, tmp_path / "nan.pt")
+    assert main(["compare", CLIP, "--data", str(tmp_path / "nan.pt"), "--json"]) == 1
+    text = capsys.readouterr().out
+    assert "NaN or infinite on both sides" in json.loads(text)["verdict"]
+    assert not re.search(r":\s*NaN", text)
+    assert json.loads(text)["batches"][0]["old_loss"] is None
+    assert json.loads(text)["not_finite"]["loss"] == [0]
+    assert main(["compare", CLIP, "--data", str(tmp_path / "nan.pt")]) == 1
+    assert "no deviation" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_compare_knows_the_tolerance_of_half_precision(
+    dtype: torch.dtype, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = {key: torch.randn(6, 4, generator=generator).to(dtype) for key in ("vision_features", "text_features")}
+    torch.save(batch, tmp_path / "half.pt")
+    assert main(["compare", CLIP, "--data", str(tmp_path / "half.pt")]) == 0
+    assert f"(tolerance {TOLERANCE[dtype]:g} for {dtype})" in capsys.readouterr().out
 
 
 def test_compare_outside_the_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,7 @@ def navigation(docs: Path, api: list[dict[str, str]]) -> list[object]:
         {title: f"guide/{name}.md"} for name, title in SYSTEMS.items() if (docs / "guide" / f"{name}.md").exists()
     ]
     nav: list[object] = [{"Start here": "index.md"}, {"Migration guide": "LOSS_MIGRATION_GUIDE.md"}]
-    nav.append({"Proof on your own run": "guide/verify.md"})
+    nav.append({"Proof on your own run": "verify.md"})
     nav.append({"Losses": [{"Gallery": "losses/index.md"}, *pages("losses/*.md")]})
     nav.append({"By system": systems})
     nav += [{"Codemod": pages("codemod/*.md")}, {"Benchmarks": pages("benchmarks/*.md")}]

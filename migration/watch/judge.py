@@ -170,7 +170,7 @@ def built_otherwise(place: Place) -> list[str]:
         found, wanted = translate(symbol, (), old)
     except ValueError:
         return []
-    if found is not case:
+    if found.new != case.new:
         return [f"the catalog leads to {found.new} for these arguments"]
     said = []
     for name, value in wanted.items():
@@ -225,12 +225,13 @@ class _Walk:
     ) -> None:
         pairs, alone, extra = pair_sites(old.sites, new.sites, trees, catalog)
         rank = str(old.header.get("rank", ""))
-        self.places = [Place(a, b, names_of(catalog, a.what, b.what), rank) for a, b in pairs]
+        self.places = [Place(a, b, names_of(catalog, a.what, b.what, a.data.get("given")), rank) for a, b in pairs]
         self.alone = [Place(a, None, rank=rank) for a in alone] + [Place(None, b, rank=rank) for b in extra]
         self.drift = 0.0
         self.natural = natural or {}
         self.states: dict[int, tuple[dict[str, Entry], dict[str, Entry]]] = {}
         self.last = ""
+        self.parted: tuple[int, str] | None = None
         self.events: list[Event] = []
 
     def run(self) -> list[Place]:
@@ -253,7 +254,7 @@ class _Walk:
         for place in self.alone:
             self._alone(place)
         self._causes()
-        parted = self._draws(pairs)
+        parted = self.parted = self._draws(pairs)
         for event in self.events:
             if event.cause and event.kind in ("input", "changed") and parted and parted[0] <= event.order:
                 event.after += f"; the random draws of torch part {parted[1]}"
@@ -279,7 +280,7 @@ class _Walk:
         a, b = place.old.total, place.new.total
         longer = place.old if a > b else place.new
         order = next((call.order for call in longer.calls if call.number >= min(a, b)), 1 << 60)
-        self._event("calls", place, min(a, b), order, f"{a} calls before, {b} after", math.inf)
+        self._event("calls", place, min(a, b), order, f"{a} call{'s' * (a != 1)} before, {b} after", math.inf)
 
     def _alone(self, place: Place) -> None:
         site = place.old or place.new
@@ -381,8 +382,7 @@ class _Walk:
             if entry.kind == "x" or other is None:
                 continue
             if other not in news:
-                worst = max(worst, (math.inf, f"the result has no {other!r}"))
-                continue
+                continue  # metrics that are not asked for; whoever reads them is told at once
             size, unknown = deviation(entry, news[other])
             place.unknown += unknown
             if name != a and news[other].dtype == "float32" and size <= TOLERANCES["float32"]:
@@ -504,7 +504,10 @@ def compare_logs(
     result = Result()
     for a, b in pair_logs(old, new):
         if a is not None and b is not None:
-            result.places += _Walk(a, b, trees, catalog, natural).run()
+            walk = _Walk(a, b, trees, catalog, natural)
+            result.places += walk.run()
+            if walk.parted is not None:
+                result.notes.append(f"the random draws of torch part {walk.parted[1]}")
         else:
             log = a or b
             assert log is not None

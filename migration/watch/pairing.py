@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..catalog import Case, Catalog, Symbol
 from ..state import rule_for
+from ..translate import Untranslatable, select
 from .log import Log, Site
 
 __all__ = ["Names", "line_map", "names_of", "pair_logs", "pair_sites"]
@@ -52,12 +55,21 @@ class Names:
         return [new.replace("*", rest) for new in rule.new], rule.transpose
 
 
-def names_of(catalog: Catalog, old: str, new: str) -> Names:
-    """How the names of a call of ``old`` are those of a call of ``new`` (canonical paths)."""
+def _case(symbol: Symbol, new: str, given: Mapping[str, Any] | None) -> Case | None:
+    """The row that leads to ``new``: the one that holds for the old arguments, else the first."""
+    rows = [case for case in symbol.cases if case.new == new]
+    if given is not None and len(rows) > 1:
+        with contextlib.suppress(Untranslatable):
+            return next((row for row in rows if row is select(symbol, (), given)), rows[0])
+    return rows[0] if rows else None
+
+
+def names_of(catalog: Catalog, old: str, new: str, given: Mapping[str, Any] | None = None) -> Names:
+    """How the names of a call of ``old`` (built with ``given``) are those of a call of ``new`` (canonical paths)."""
     symbol = next((s for s in catalog.symbols if s.twin == old), None)
     if old == new or symbol is None:
         return Names(symbol=symbol)
-    case = next((case for case in symbol.cases if case.new == new), None)
+    case = _case(symbol, new, given)
     if case is None:
         return Names(symbol=symbol)
     signature = case.arguments if symbol.kind == "function" else case.forward

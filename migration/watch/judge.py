@@ -197,6 +197,8 @@ def written_otherwise(place: Place) -> list[str]:
     said = []
     for name, value in old.items():
         other = name
+        if case is not None and name not in case.arguments and name not in case.members:
+            continue  # what the loss has computed itself
         if case is not None:
             argument = case.arguments.get(name)
             member = case.members.get(name)

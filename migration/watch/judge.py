@@ -379,6 +379,7 @@ class _Walk:
         olds, news = old.of("out"), new.of("out")
         a, b = _loss(olds), _loss(news)
         worst = (0.0, "")
+        lost = a is not None and b is not None and not np.isfinite([*olds[a].values, *news[b].values]).any()
         for name, entry in olds.items():
             other = b if name == a else place.names.result(name)
             if entry.kind == "x" or other is None:
@@ -386,6 +387,8 @@ class _Walk:
             if other not in news:
                 continue  # metrics that are not asked for; whoever reads them is told at once
             size, unknown = deviation(entry, news[other])
+            if lost and name != a and not np.isfinite(news[other].values).all():
+                size, unknown = 0.0, True  # a metric of values that are not finite: nothing is known of it
             place.unknown += unknown
             if name != a and news[other].dtype == "float32" and size <= TOLERANCES["float32"]:
                 continue  # metrics are single numbers whatever the input

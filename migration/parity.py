@@ -187,6 +187,9 @@ def _compare_values(comparison: Comparison, case: Case, old: Mapping[str, Any], 
         if rule.new not in new:
             comparison.values[key] = math.inf
         else:
+            if "loss" in comparison.not_finite and key != "loss" and not _finite(new[rule.new]):
+                comparison.not_finite.append(key)  # a metric of values that are not finite: nothing is known of it
+                continue
             comparison.values[key] = deviation(new[rule.new], _as_rounded(value, new[rule.new]))
             if key not in ("loss", *comparison.not_finite) and not _finite(value):
                 comparison.not_finite.append(key)

@@ -292,3 +292,14 @@ def test_directions_are_those_of_the_hash() -> None:
         wanted = torch.erfinv(torch.tensor([2 * (b + 0.5) / 2**24 - 1 for b in bits], dtype=torch.float64)) * 2**0.5
         found = counter_normal(3, 4, seed=seed, step=torch.tensor(step), dtype=torch.float64)
         torch.testing.assert_close(found.flatten(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"standardize": True}, {"test_method": "reference_points", "standardize": True}])
+def test_sigreg_in_chunks_compiles_with_open_sizes(options: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    made = {"num_slices": 4, "chunk_size": 2, "fixed_slices": True, **options}
+    loss = SIGRegLoss(**made)
+    call = torch.compile(loss, fullgraph=True, dynamic=True, backend="eager")
+    for rows in (5, 9):
+        z = torch.randn(rows, 3, generator=torch.Generator().manual_seed(rows))
+        torch.testing.assert_close(call(z).loss, loss(z).loss)

@@ -204,27 +204,28 @@ class SIGRegLoss(BaseLoss, ScheduledModule, ConstantsMixin):
         # what a slice holds until the backward pass: the kernel, or the projections and their slopes
         per_slice = n * (n if self.test_method == "reference_points" else 4)
         step = max(_HELD // per_slice, 1) if self.chunk_size is None else self.chunk_size
-        rows = max(_HELD // (step * n), 1)
+        knots = self.knots.to(x.dtype)
+        # tensors: a compiler takes no number that may vary as an argument of a checkpointed function
+        weights = gaussian_quadrature(knots, self.window) * (2 if self.folded else 1)
+        given = (x, knots, weights, x.new_full((), self.eps))
         parts = torch.split(directions, step)
         if len(parts) == 1:
-            total = self._slices(x, directions, rows)
+            total = self._slices(directions, *given)
         else:
             total = x.new_zeros(())
             for part in parts:
-                total = total + checkpoint(self._slices, x, part, rows, use_reentrant=False, preserve_rng_state=False)
+                total = total + checkpoint(self._slices, part, *given, use_reentrant=False, preserve_rng_state=False)
         mean = total / directions.shape[0]
         return mean * n if self.scale_by_samples else mean
 
-    def _slices(self, x: Tensor, directions: Tensor, rows: int) -> Tensor:
+    def _slices(self, directions: Tensor, x: Tensor, knots: Tensor, weights: Tensor, eps: Tensor) -> Tensor:
         with autocast_off(x):
             y = directions @ x.mT
             if self.standardize:
                 spread = y.std(dim=1, keepdim=True)
-                y = (y - y.mean(dim=1, keepdim=True)) / (spread + self.eps + not_finite(spread))
-            knots = self.knots.to(y.dtype)
+                y = (y - y.mean(dim=1, keepdim=True)) / (spread + eps + not_finite(spread))
             if self.test_method == "reference_points":
-                return kernel_distance(y, knots, rows=rows).sum()
-            weights = gaussian_quadrature(knots, self.window) * (2 if self.folded else 1)
+                return kernel_distance(y, knots, rows=max(_HELD // y.numel(), 1)).sum()
             return characteristic_distance(y, knots, weights).sum()
 
     def extra_repr(self) -> str:

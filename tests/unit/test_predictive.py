@@ -295,7 +295,7 @@ def test_directions_are_those_of_the_hash() -> None:
 
 
 @pytest.mark.parametrize("options", [{"standardize": True}, {"test_method": "reference_points", "standardize": True}])
-def test_sigreg_in_chunks_compiles_with_open_sizes(options: dict[str, Any]) -> None:
+def test_sigreg_in_chunks_compiles_with_open_sizes(options: dict[str, object]) -> None:
     torch._dynamo.reset()
     made = {"num_slices": 4, "chunk_size": 2, "fixed_slices": True, **options}
     loss = SIGRegLoss(**made)

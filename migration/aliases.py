@@ -44,7 +44,7 @@ class _Alias:
         # an import of a module that is loaded would bind it in its package, over a function of the same name
         for loaded in [known for known in sys.modules if known.startswith(f"{self.target}.")]:
             sys.modules.setdefault(name + loaded[len(self.target) :], sys.modules[loaded])
-        if self.target.startswith(_SAME["legacy"]):
+        if self.target.startswith(f"{_SAME['legacy']}."):
             from .deprecation import warn_import
 
             warn_import(name, self.target, sys._getframe(1))

@@ -422,7 +422,7 @@ def test_value_errors() -> None:
             {"a": torch.tensor(1.0), "b": torch.ones(2)},
             r"'b'\] must be a 0-d floating tensor, found torch.float32 \[2\]",
         ),
-        ({"a": torch.tensor(1.0), "b": 2.0}, "found 2.0"),
+        ({"a": torch.tensor(1.0), "b": 2.0}, r"values\['b'\] must be a 0-d floating tensor, found the float 2.0"),
     ):
         with pytest.raises(ValueError, match=message):
             loss(values)

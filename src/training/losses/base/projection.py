@@ -12,6 +12,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     """Batch normalisation that gives NaN, not 0, where the variance of a batch overflows."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` ``[B, D]`` normalised over the batch."""
         normalized = super().forward(x)
         return normalized + not_finite(x.detach().square().sum()).to(normalized.dtype) if self.training else normalized
 

@@ -114,6 +114,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def portability(session: nox.Session) -> None:
+    """The parity suite under other code paths of torch and MKL, and other numbers of threads; a table of what flips."""
+    python(session, "tools/portability.py", *session.posargs)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Put the documented bugs back, each of which must fail a test; then small changes of all of the mathematics.
 

@@ -91,9 +91,14 @@ def distance(a: tuple[torch.Tensor, list[torch.Tensor]], b: tuple[torch.Tensor, 
 @pytest.mark.parametrize("case", recorded(*NEW), ids=lambda c: c.id)
 def test_meets_the_recorded_answers(case: Case) -> None:
     value, gradient = distance(answer(NEW[case.symbol], case), record_of(case))
-    assert value < 1e-10
-    # the recorded gradient has the noise of self distances taken by a matrix product
-    assert gradient < (1e-7 if "long_mm" in case.data["case"] else 1e-10)
+    noise = 0.0
+    if "long_mm" in case.data["case"]:
+        # the record has self distances by a matrix product: the square is off by 4 eps |x|^2 (three sums, one rounding
+        # each, and their difference), the distance by the root of it, and a softmax weight by as much of itself
+        (sequences, *_) = case.decode(case.calls[0]["args"])
+        noise = 2 * (torch.finfo(torch.float64).eps ** 0.5) * max(float(x.norm(dim=1).max()) for x in sequences)
+    assert value < max(noise, 1e-10)
+    assert gradient < max(noise, 1e-10)
 
 
 def made(lengths: tuple[int, ...], seed: int, scale: float = 1.0) -> list[torch.Tensor]:

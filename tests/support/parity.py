@@ -7,6 +7,7 @@ keys) comes from the catalog. ``python -m tests.support.parity`` prints what was
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class ParityRecord:
             ``training_losses.migration.parity``, given the row and the sample; in place of ``inputs``, ``kwargs`` and
             ``prepare``.
         note: how ``by_hand`` compares, in words, for the report.
+        within: opened around the calls of a function, old and new.
         reason: why nothing can be compared; such a record only stands in the report.
         golden: whether a recorded call lies inside the domain; the calls of a case are compared up to the first that
             does not. ``None``: the record takes no recorded calls.
@@ -136,6 +138,7 @@ class ParityRecord:
     factor: float = 1.0
     by_hand: Callable[[Symbol, Sample], Iterator[Comparison]] | None = None
     note: str = ""
+    within: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     reason: str = ""
 
     @property
@@ -157,7 +160,9 @@ class ParityRecord:
             yield from self.by_hand(self.row, sample)
             return
         if self.row.kind == "function":
-            yield compare_function(self.row, seed=sample.seed, **self.inputs(sample, 0))
+            with self.within():
+                comparison = compare_function(self.row, seed=sample.seed, **self.inputs(sample, 0))
+            yield comparison
             return
         prepare = self.prepare
         pair = build_pair(
@@ -192,7 +197,8 @@ class ParityRecord:
                 break
             seed = case.data["seed"] + 1 + index
             if case.data["kind"] == "function":
-                comparison = compare_function(self.row, *call.args, seed=seed, **call.kwargs)
+                with self.within():
+                    comparison = compare_function(self.row, *call.args, seed=seed, **call.kwargs)
             else:
                 if pair is None:
                     seeds = {"dtype": call.dtype, "train": call.train, "seed": case.data["seed"]}

@@ -69,16 +69,12 @@ def get_gmm_lfbgf(
             log_p, log_q = torch.log(p + 1e-30), torch.log(q + 1e-30)
             return (p * (log_p - log_q)).sum() + (q * (log_q - log_p)).sum()
 
-        last = {}
-
         def closure():
             optimizer.zero_grad()
-            bells, weights = mixture()
-            value = objective(bells, weights)
+            value = objective(*mixture())
             if value < 0 or not torch.isfinite(value):
                 raise ValueError(f"the mixture fit failed with the value {value}")
-            value.backward(retain_graph=True)
-            last.update(bells=bells, weights=weights, value=value)
+            value.backward()
             return value
 
         try:
@@ -87,11 +83,9 @@ def get_gmm_lfbgf(
         except Exception:
             traceback.print_exc()
             sys.exit(1)
-    if debug:
-        info = {
-            "KL": (last["value"].item(), time.time() - start),
-            "mus": mu,
-            "stds": spread,
-        }
-        return last["bells"], last["weights"], info
-    return last["bells"], last["weights"], mu
+        # where the search ended, which need not be the point that the closure saw last
+        bells, weights = mixture()
+        if debug:
+            value = objective(bells, weights)
+            return bells, weights, {"KL": (value.item(), time.time() - start), "mus": mu, "stds": spread}
+    return bells, weights, mu

@@ -45,6 +45,13 @@ def _add(total, term):
     return term if total is None else total + term
 
 
+def _expected(beta, values):
+    """Rows of ``beta`` times ``values``; as a matrix-vector product it refuses mixed dtypes."""
+    if beta.dtype != values.dtype:
+        raise RuntimeError(f"expected both tensors to have the same dtype, got {beta.dtype} and {values.dtype}")
+    return (beta * values).sum(dim=1)
+
+
 def _softmax(logits):
     """Row softmax; rows of fewer than 16 entries are added from left to right on every machine.
 
@@ -70,9 +77,9 @@ def TCC_loss(sequences, alignment_variance=0.1, softmax_temp=1):
             alpha = _softmax(-torch.cdist(X, Y, p=2) / softmax_temp)
             Z = torch.mm(alpha, Y)
             beta = _softmax(-torch.cdist(Z, X, p=2) / softmax_temp)
-            mu = torch.mv(beta, index)
+            mu = _expected(beta, index)
             # column k takes the mean of frame k, not of the row's frame
-            var = torch.mv(beta, torch.pow(index - mu, 2))
+            var = _expected(beta, torch.pow(index - mu, 2))
             error = torch.pow(index - mu, 2) / var + alignment_variance * torch.log(torch.sqrt(var) + 1e-20)
             loss = _add(loss, error.sum())
             pairs += 1
@@ -261,7 +268,7 @@ def GTCC_loss(
                 Z = torch.mm(components[a], Y)
                 beta = window[a] * torch.exp(-torch.cdist(Z, X, p=2) / softmax_temp)
                 beta = beta / (beta.sum(dim=1, keepdim=True) + 1e-6)
-                mu = torch.mv(beta, index)
+                mu = _expected(beta, index)
                 var = (beta * torch.pow(index.unsqueeze(0) - mu.unsqueeze(1), 2)).sum(dim=1)
                 error = torch.pow(frames[a] - mu, 2)
                 if alignment_variance > 0:

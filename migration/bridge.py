@@ -5,9 +5,21 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Container, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["install_finder", "legacy_attribute", "new_result_key", "old_keyword", "old_loss", "upgrade_state"]
+if TYPE_CHECKING:
+    from .catalog import Symbol
+
+__all__ = [
+    "install_finder",
+    "legacy_attribute",
+    "new_result_key",
+    "old_keyword",
+    "old_loss",
+    "read_member",
+    "upgrade_state",
+    "write_member",
+]
 
 
 def install_finder() -> None:
@@ -26,8 +38,6 @@ def legacy_attribute(package: str, name: str) -> Any:
 
 def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
     """The key that replaced the old result ``key`` of the loss ``owner``, if a row has one that is ``known``."""
-    from deprecation import DeprecatedWarning
-
     from .catalog import builtin_catalog
 
     has = dict.__contains__
@@ -35,20 +45,49 @@ def new_result_key(owner: str, key: str, known: Container[str]) -> str | None:
         result = case.results.get(key)
         if result is None or result.new is None or not (isinstance(known, dict) and has(known, result.new)):
             continue
-        frame = sys._getframe(1)
-        depth = 1
-        while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("training_losses.base"):
-            frame = frame.f_back
-            depth += 1
         note = f" ({result.differs})" if result.differs else ""
-        warnings.warn(
-            DeprecatedWarning(
-                f"result key {key!r}", symbol.deprecated_in, symbol.removed_in, f"Use {result.new!r}{note}"
-            ),
-            stacklevel=depth + 1,
-        )
+        _warn(symbol, f"result key {key!r}", f"Use {result.new!r}{note}")
         return result.new
     return None
+
+
+def _warn(symbol: Symbol, what: str, advice: str) -> None:
+    """A deprecation warning at the line of the user: the first frame outwards that is not ours."""
+    from deprecation import DeprecatedWarning
+
+    frame, depth = sys._getframe(1), 1
+    inside = (__name__, "training_losses.base", "torch.nn.modules.module")
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(inside):
+        frame = frame.f_back
+        depth += 1
+    warnings.warn(DeprecatedWarning(what, symbol.deprecated_in, symbol.removed_in, advice), stacklevel=depth + 1)
+
+
+def read_member(loss: Any, owners: tuple[str, ...], name: str) -> Any:
+    """The value of the old member ``name`` of ``loss``, whose classes are ``owners`` (warns).
+
+    Raises:
+        AttributeError: it has no counterpart; the message says what to do.
+    """
+    from .members import find_member
+
+    member = find_member(loss, owners, name)
+    value = member.value
+    _warn(member.symbol, f"attribute {name!r}", member.advice)
+    return value
+
+
+def write_member(loss: Any, owners: tuple[str, ...], name: str, value: Any) -> None:
+    """Set what the old member ``name`` of ``loss`` has become (warns).
+
+    Raises:
+        AttributeError: it has no counterpart, or the value has none; the message says what to do.
+    """
+    from .members import find_member
+
+    member = find_member(loss, owners, name)
+    member.write(value)
+    _warn(member.symbol, f"attribute {name!r}", member.advice)
 
 
 def old_keyword(owner: str, name: str, call: str) -> str:

@@ -52,7 +52,12 @@ One TOML file describes one old system. The file is data with a closed set of op
     tip = { drop = "a string, no metric" }
     mean_similarity = { rename = "similarity_mean", differs = "cosine, not divided by the temperature" }
     [symbol.members]                        # attributes and methods that callers use
-    update_epoch = "step_epoch"             # or { report = "..." }
+    update_epoch = "step_epoch"             # the same under another name, to read and to write
+    gone = { report = "what to do now" }    # no counterpart
+    alpha = { at = "weights.perceptual" }   # elsewhere: attributes, or keys of what is a mapping
+    lr = { at = "rate", scale = 0.5 }       # with other values: scale, invert or map, as in [symbol.arguments]
+    mode = { argument = "mode" }            # as the argument of that name
+    size = { at = "queue.size", fixed = true }          # to read alone
     [[symbol.state]]
     old = "vision_projection.0.*"           # "*" matches the rest of the key
     new = "vision_head.layers.0.*"          # or a list (copied to each), or drop = "reason"
@@ -199,6 +204,24 @@ class Argument:
     def needs_literal(self) -> bool:
         """Only a literal can be converted (a value table has no expression form)."""
         return self.map is not None
+
+    @property
+    def changes(self) -> bool:
+        """Its values are others in the new interface."""
+        return self.map is not None or self.scale is not None or self.invert
+
+    def revert(self, value: Any) -> Any:
+        """The old value for a new one.
+
+        Raises:
+            Unconvertible: the value table does not list it.
+        """
+        if self.map is not None:
+            for old, new in self.map:
+                if type(new) is type(value) and new == value:
+                    return old
+            raise Unconvertible(f"{self.new_name}={value!r} had no counterpart")
+        return not value if self.invert else value if self.scale is None else value / self.scale
 
     def convert(self, value: Any) -> Any:
         """The new value for an old literal ``value``.
@@ -501,6 +524,7 @@ _ARGUMENT = {
     *("default", "rename", "drop", "report", "pin", "map", "scale", "invert"),
     *("variadic", "keyword_only", "by_kwargs", "also", "note"),
 }
+_MEMBER = {"at", "argument", "scale", "invert", "map", "fixed", "report"}
 _STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows", "kept", "of", "dims", "frozen"}
 _CONFIG = {"path", "name", "arguments", "names"}
 _FACTORY = {"factory", "sections", "type", "marks", "partial", "outer", "form"}
@@ -705,6 +729,44 @@ def _pin(row: _Row, name: str, data: Any) -> Pin:
     return Pin(name, _literal(data["value"]), str(data["reason"]))
 
 
+def _member(row: _Row, name: str, data: Any, arguments: Mapping[str, Argument]) -> str | dict[str, Any]:
+    """The new name; or, where the member cannot simply be renamed, a table with what to say (``report``).
+
+    A table with ``at``, the place of the member, has ``convert``, its way there as that of an argument.
+    """
+    if isinstance(data, str):
+        return data
+    if not isinstance(data, dict):
+        raise row.fail(f"members.{name}", f"expected a name or a table, found {data!r}")
+    row.only(_MEMBER, f"members.{name}.", data)
+    if not {"at", "argument"} & set(data):
+        if set(data) != {"report"}:
+            raise row.fail(f"members.{name}", "without at or argument, there is report alone")
+        return data
+    if "argument" in data:
+        given = arguments.get(data["argument"])
+        if given is None or set(data) - {"argument", "report"}:
+            raise row.fail(f"members.{name}.argument", "names an argument, and stands alone or beside report")
+        gone = given.drop if given.drop is not None else given.report
+        if gone is not None:
+            return {"report": data.get("report", gone)}
+        converted, at = given, given.new_name
+        if not given.changes and "report" not in data:
+            return at
+    else:
+        operation: dict[str, Any] = {key: data[key] for key in ("scale", "invert", "map") if key in data}
+        converted, at = _argument(row, "members", name, operation), data["at"]
+    changed = " (with other values)" if converted.changes else ""
+    if data.get("fixed") not in (None, True):
+        raise row.fail(f"members.{name}.fixed", f"is true or left out, found {data['fixed']!r}")
+    return {
+        "at": at,
+        "convert": converted,
+        "fixed": "fixed" in data,
+        "report": data.get("report", f"it is {at!r} now{changed}"),
+    }
+
+
 def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
     new = row.get("new", str)
     parity = row.get("parity", str, "exact" if new != "none" else "fixed")
@@ -744,7 +806,7 @@ def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
         pins={name: _pin(row, name, data) for name, data in row.get("pins", dict, {}).items()},
         forward=_arguments(row, "forward") if "forward" in row.data else None,
         results={old: _result(row, old, data) for old, data in row.get("results", dict, {}).items()},
-        members=row.get("members", dict, {}),
+        members={name: _member(row, name, data, arguments) for name, data in row.get("members", dict, {}).items()},
         state=tuple(_state(row, data) for data in row.get("state", list, [])),
         kept={n: (p,) if isinstance(p, str) else tuple(p) for n, p in kept.items()},
         running=row.strings("running", []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,13 @@ from .output import LossOutput
 from .state import keeps_state
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+def is_number(value: Any, *, integer: bool = False) -> bool:
+    """Whether ``value`` is a number of Python or a scalar of numpy, and no truth value."""
+    if isinstance(value, int if integer else (int, float)):
+        return not isinstance(value, bool)
+    return hasattr(value, "dtype") and isinstance(value, Integral if integer else Real)
 
 
 def require_numbers(
@@ -39,9 +47,10 @@ def require_numbers(
     for name, value in values.items():
         if value is None and optional:
             continue
-        valid = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
+        valid = is_number(value, integer=integer)
         if not valid or not math.isfinite(value) or value > high or (value <= low if exclusive else value < low):
-            raise ValueError(f"{name} must be {wanted}, found {value!r}")
+            hint = "" if not isinstance(value, Tensor) else f": a tensor is not followed, give float({name})"
+            raise ValueError(f"{name} must be {wanted}, found {value!r}{hint}")
 
 
 def require_number(
@@ -142,8 +151,12 @@ class BaseLoss(nn.Module, ABC):
         require_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
 
+    _old_members: ClassVar[frozenset[str]] = frozenset()
+    """Names of attributes that the old classes had: ``compat`` answers them."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._old_members = compat.old_members(cls)
         if "__init__" in vars(cls):
             cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
         if "forward" in vars(cls):
@@ -160,6 +173,36 @@ class BaseLoss(nn.Module, ABC):
             if explanation is None:
                 raise
             raise explanation from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._old_members and compat.write_old_member(self, name, value):
+            return
+        try:
+            super().__setattr__(name, value)
+        except (KeyError, TypeError):
+            if not self._assigned(name, value):
+                raise
+
+    def _assigned(self, name: str, value: Any) -> bool:
+        """Set what torch does not: a buffer from a number, a property from a parameter."""
+        known, buffer = getattr(type(self), name, None), self._buffers.get(name)
+        if isinstance(known, property) and known.fset is not None:
+            known.fset(self, value)
+        elif buffer is not None and not buffer.dim() and is_number(value):
+            self._buffers[name] = torch.full_like(buffer, value)
+        else:
+            return False
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        # what nn.Module does for a hit: a call of its method costs what is found again at every forward
+        own = self.__dict__
+        for kind in ("_parameters", "_buffers", "_modules"):
+            if kind in own and name in own[kind]:
+                return own[kind][name]
+        if name in self._old_members:
+            return compat.read_old_member(self, name)
+        return super().__getattr__(name)
 
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:

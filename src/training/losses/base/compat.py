@@ -5,13 +5,17 @@ Nothing is imported until an old key or an old path is asked for, and everything
 
 from __future__ import annotations
 
+import dis
 import importlib
+import inspect
 from collections.abc import Container
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 import torch
+
+from .old_members import OLD_MEMBERS
 
 
 @cache
@@ -52,6 +56,57 @@ def upgrade_state(loss: Any, state_dict: dict[str, Any], prefix: str) -> None:
         for cls in type(loss).__mro__[:-1]:
             if module.upgrade_state(path_of(cls), own, state_dict, prefix):
                 return
+
+
+def old_members(cls: type) -> frozenset[str]:
+    """Names that only the old classes had which ``cls`` and its bases replaced: none of those defines them.
+
+    Defining is to have the name in the class body, or to assign it to ``self`` in a method.
+    """
+    names = frozenset().union(*(OLD_MEMBERS.get(path_of(base), ()) for base in cls.__mro__))
+    return names.difference(*(_defined(base, names) for base in cls.__mro__))
+
+
+def _defined(cls: type, names: frozenset[str]) -> set[str]:
+    """Those of ``names`` that the body of ``cls`` defines."""
+    defined = names & {*vars(cls), *vars(cls).get("__annotations__", ())}
+    for value in vars(cls).values():
+        code = getattr(inspect.unwrap(value), "__code__", None) if callable(value) else None
+        if code is None or not code.co_argcount or names.isdisjoint(code.co_names):
+            continue
+        before: Any = None
+        for instruction in dis.get_instructions(code):
+            if instruction.opname == "STORE_ATTR" and before == code.co_varnames[0]:
+                defined |= names & {instruction.argval}
+            before = instruction.argval
+    return set(defined)
+
+
+def read_old_member(loss: Any, name: str) -> Any:
+    """The value of an old member of ``loss``, by the catalog (warns).
+
+    Raises:
+        AttributeError: it has no counterpart; the message says what to do.
+    """
+    module = None if torch.compiler.is_compiling() else bridge()
+    if module is None:
+        raise AttributeError(f"{type(loss).__name__!r} object has no attribute {name!r}")
+    return module.read_member(loss, tuple(map(path_of, type(loss).__mro__)), name)
+
+
+def write_old_member(loss: Any, name: str, value: Any) -> bool:
+    """Set what an old member of ``loss`` has become (warns); ``False`` if ``loss`` has an attribute of that name.
+
+    Raises:
+        AttributeError: it has no counterpart, or the value has none; the message says what to do.
+    """
+    own = vars(loss)
+    if name in own or any(name in own.get(kind, ()) for kind in ("_parameters", "_buffers", "_modules")):
+        return False
+    if (module := None if torch.compiler.is_compiling() else bridge()) is None:
+        return False
+    module.write_member(loss, tuple(map(path_of, type(loss).__mro__)), name, value)
+    return True
 
 
 def old_keyword(cls: type, name: str, call: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ class TemperatureScalingMixin:
     """
 
     _scale_of_call: Tensor | None = None
+    _temperature: float | Tensor | None
+    _parameters: dict[str, nn.Parameter | None]
 
     def begin(self) -> bool:
         """From here to ``settle`` all uses of a learned scale share one node: its bound sees their whole gradient."""
@@ -37,37 +39,58 @@ class TemperatureScalingMixin:
 
     def init_temperature(self, *, temperature: float, learnable: bool = False, max_scale: float = 100.0) -> None:
         """Set the temperature (greater than 0) and whether it is learned."""
-        require_numbers(0.0, exclusive=True, temperature=temperature, max_scale=max_scale)
-        self._temperature, self.learnable_temperature, self.max_scale = float(temperature), learnable, max_scale
+        require_numbers(0.0, exclusive=True, max_scale=max_scale)
+        self.learnable_temperature, self.max_scale, self._temperature = False, max_scale, 1.0
         if learnable:
+            require_numbers(0.0, exclusive=True, temperature=temperature)
             require_number("1 / temperature", 1.0 / temperature, high=max_scale)
             self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.temperature = temperature
+        self.learnable_temperature = learnable
+
+    @property
+    def _fixed_temperature(self) -> float | Tensor:
+        return cast(Tensor, self._parameters["temperature"]) if self._temperature is None else self._temperature
 
     @property
     def scale(self) -> float | Tensor:
         """``1 / temperature``, with its graph when learnable."""
         if not self.learnable_temperature:
-            return 1 / self._temperature
+            return 1 / self._fixed_temperature
         return bounded_exp(self.logit_scale, self.max_scale) if self._scale_of_call is None else self._scale_of_call
 
     @property
     def temperature(self) -> float | Tensor:
-        """The temperature: a float, or a 0-d tensor with graph when learnable. Assigning a float changes it."""
-        return 1.0 / self.scale if self.learnable_temperature else self._temperature
+        """The temperature: what was set, or a 0-d tensor with graph when learnable.
+
+        Assigning a number changes it. Where it is not learned, a 0-d tensor is taken with its graph (its value is not
+        looked at), and a parameter becomes one of this module.
+        """
+        return 1.0 / self.scale if self.learnable_temperature else self._fixed_temperature
 
     @temperature.setter
-    def temperature(self, value: float) -> None:
+    def temperature(self, value: float | Tensor) -> None:
+        if isinstance(value, Tensor) and not self.learnable_temperature:
+            if value.dim() or not value.is_floating_point():
+                raise ValueError(
+                    f"temperature must be a number or a 0-d tensor, found {value.dtype} {list(value.shape)}"
+                )
+            self._parameters.pop("temperature", None)
+            self._temperature = None if isinstance(value, nn.Parameter) else value
+            if isinstance(value, nn.Parameter):
+                self._parameters["temperature"] = value
+            return
         require_numbers(0.0, exclusive=True, temperature=value)
         if self.learnable_temperature:
             require_number("1 / temperature", 1.0 / value, high=self.max_scale)
-        self._temperature = float(value)
-        if self.learnable_temperature:
             with torch.no_grad():
                 self.logit_scale.fill_(-math.log(value))
+        self._parameters.pop("temperature", None)
+        self._temperature = float(value)
 
     def scale_by_temperature(self, similarity: Tensor) -> Tensor:
         """``similarity / temperature``."""
-        return similarity * self.scale if self.learnable_temperature else similarity / self._temperature
+        return similarity * self.scale if self.learnable_temperature else similarity / self._fixed_temperature
 
 
 class NormalizationMixin:

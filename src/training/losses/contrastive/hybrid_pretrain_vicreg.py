@@ -148,7 +148,7 @@ class HybridPretrainVICRegLoss(BaseContrastiveLoss):
         entries = {"contrastive_loss": contrastive, "vicreg_loss": vicreg.loss, "contrastive_weight": 1 - ahead}
         entries |= {"vicreg_weight": ahead, "transition_progress": ahead}
         entries["pretrain_progress"] = (self.step.to(ahead.dtype) / deadline).clamp(max=1)
-        entries["temperature"] = torch.full_like(ahead, self._temperature)
+        entries["temperature"] = torch.ones_like(ahead) * self._fixed_temperature
         entries |= alignment | {key: value for key, value in vicreg.items() if key != "loss"} | metrics
         return self.output(loss, **entries)
 

@@ -6,6 +6,7 @@ Lines are those of code and docstrings: neither blank nor only a comment. Every 
 without the losses that the catalog names as the successor of nothing in the 19 files (their lines are listed below the
 table). A module that other losses use as well (``base``, ``functional``, ``balancing/terms.py``) counts by its share,
 rounded up: the registered successors that reach it through imports, divided by all registered losses that reach it.
+What a tool writes from the catalog (``base/old_members.py``) is data and does not count.
 
 Prints a table, and the sum with every shared module that the families reach counted whole. Exit 1 at the limit.
 """
@@ -22,12 +23,13 @@ sys.path.insert(0, str(REPOSITORY / "tools" / "checkout"))
 
 from training_losses.migration.catalog import builtin_catalog  # noqa: E402 (path above)
 
-LIMIT = 2800
+LIMIT = 2900
 ROOT = REPOSITORY / "src" / "training" / "losses"
 FAMILIES = (
     *("contrastive/", "multimodal/", "supervised/", "balancing/multitask.py", "balancing/weighted_sum.py"),
     "base/momentum.py",  # the momentum encoder of MoCo
 )
+WRITTEN = ("base/old_members.py",)
 SHARED = ("base/", "functional/", "balancing/terms.py")
 
 
@@ -91,7 +93,7 @@ def losses(path: Path) -> dict[str, int]:
 
 def main() -> int:
     """Print the table; 1 unless the sum is under the limit."""
-    modules = sorted(ROOT.rglob("*.py"))
+    modules = sorted(path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).as_posix() not in WRITTEN)
     local = {path: path.relative_to(ROOT).as_posix() for path in modules}
     wanted = successors()
     holds = {path: losses(path) for path in modules}

@@ -16,7 +16,9 @@ __all__ = [
     "new_result_key",
     "old_keyword",
     "old_loss",
+    "old_result",
     "read_member",
+    "require_results",
     "upgrade_state",
     "write_member",
 ]
@@ -88,6 +90,20 @@ def write_member(loss: Any, owners: tuple[str, ...], name: str, value: Any) -> N
     member = find_member(loss, owners, name)
     member.write(value)
     _warn(member.symbol, f"attribute {name!r}", member.advice)
+
+
+def require_results(owners: tuple[str, ...], name: str) -> None:
+    """See ``results.require_results``."""
+    from .results import require_results as require
+
+    require(owners, name)
+
+
+def old_result(loss: Any, owners: tuple[str, ...], name: str, entries: Mapping[str, Any]) -> Any:
+    """See ``results.old_entries``."""
+    from .results import old_entries
+
+    return old_entries(loss, owners, name, entries)
 
 
 def old_keyword(owner: str, name: str, call: str) -> str:

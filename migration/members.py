@@ -10,7 +10,7 @@ from typing import Any
 
 from .catalog import MISSING, Argument, Case, Symbol, Unconvertible, builtin_catalog
 
-__all__ = ["Member", "find_member"]
+__all__ = ["Member", "comes_from", "find_member"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _rows(owners: tuple[str, ...], name: str) -> tuple[tuple[Symbol, Case], ...]
     return tuple(row for owner in owners for row in catalog.of_successor(owner) if name in row[1].members)
 
 
-def _comes_from(loss: Any, case: Case) -> bool:
+def comes_from(loss: Any, case: Case) -> bool:
     """Whether ``loss`` can have been made by this row: nothing that it holds tells another one."""
     held = [(pin.name, (pin.value,)) for pin in case.pins.values()]
     for name, options in case.when.items():
@@ -136,7 +136,7 @@ def _places(loss: Any, owners: tuple[str, ...], name: str) -> tuple[list[_Place]
     gone: list[str] = []
     symbols: set[tuple[str, str]] = set()
     rows = _rows(owners, name)
-    for symbol, case in [row for row in rows if _comes_from(loss, row[1])] or rows:
+    for symbol, case in [row for row in rows if comes_from(loss, row[1])] or rows:
         if (symbol.system, symbol.old) in symbols:
             continue
         symbols.add((symbol.system, symbol.old))

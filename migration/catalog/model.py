@@ -47,10 +47,16 @@ One TOML file describes one old system. The file is data with a closed set of op
     center_invariance = { value = true, reason = "..." }
 
     [symbol.forward]                        # the old forward signature, same operations
-    [symbol.results]                        # old key = "new key"; nested keys with dots
+    entries = "float"                       # (a key of the symbol:) the kind of the old entries beside the loss: graph,
+                                            # tensor (detached), float or int; says that the table of results is whole
+    [symbol.results]                        # old key = "new key", in the old order; nested keys with dots
     accuracy = "accuracy"
     tip = { drop = "a string, no metric" }
     mean_similarity = { rename = "similarity_mean", differs = "cosine, not divided by the temperature" }
+    gap = { rename = "gap", differs = "of cosines", divide = "temperature" }    # the old one: divided by an attribute
+    warmup = { rename = "warmup", differs = "in epoch 0", map = [[0.1, 0.01]] } # the old one: by a table [old, new]
+    weight = { drop = "an argument", attribute = "weight" }     # the new loss has it as an attribute
+    accuracy = { rename = "accuracy", kind = "tensor" }         # of another kind than the other entries
     [symbol.members]                        # attributes and methods that callers use
     update_epoch = "step_epoch"             # the same under another name, to read and to write
     gone = { report = "what to do now" }    # no counterpart
@@ -258,12 +264,25 @@ class Pin:
 
 @dataclass(frozen=True)
 class ResultKey:
-    """An entry of the old result. ``new`` is ``None`` when it was dropped."""
+    """An entry of the old result. ``new`` is ``None`` when it was dropped.
+
+    The old value is of ``kind`` (empty: that of the row's entries), and the new one divided by the new loss's attribute
+    ``divide``, or its ``attribute``, or what ``map`` has for the new one.
+    """
 
     old: str
     new: str | None
     drop: str = ""
     differs: str = ""
+    kind: str = ""
+    divide: str = ""
+    attribute: str = ""
+    map: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Its old value can be had from the new loss."""
+        return bool(self.attribute) or (self.new is not None and (not self.differs or bool(self.divide or self.map)))
 
 
 @dataclass(frozen=True)
@@ -327,6 +346,8 @@ class Case:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     forward: Mapping[str, Argument] | None = None
     results: Mapping[str, ResultKey] = field(default_factory=dict)
+    entries: str = ""
+    """The kind of the old entries beside the loss; empty where the old result cannot be made."""
     members: Mapping[str, Any] = field(default_factory=dict)
     state: tuple[StateRule, ...] = ()
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -338,6 +359,11 @@ class Case:
             any(type(values.get(name, MISSING)) is type(option) and values[name] == option for option in options)
             for name, options in self.when.items()
         )
+
+    @property
+    def keeps_results(self) -> bool:
+        """The whole old result can be had from the new loss (keyword ``results_like`` of ``BaseLoss``)."""
+        return bool(self.entries) and all(result.kept for result in self.results.values())
 
     def describe(self) -> str:
         """The condition in words, empty when there is none."""
@@ -514,6 +540,7 @@ _MODULE = {"old", "twin", "paths"}
 _CASE = {"new", "registry", "parity", "domain", "deviations", "reason", "returns", "arguments", "pins", "forward"} | {
     "outside",
     "results",
+    "entries",
     "members",
     "state",
     "kept",
@@ -529,6 +556,7 @@ _STATE = {"old", "new", "transpose", "squeeze", "drop", "fresh", "rows", "kept",
 _CONFIG = {"path", "name", "arguments", "names"}
 _FACTORY = {"factory", "sections", "type", "marks", "partial", "outer", "form"}
 _FORM = {"types", "when", "new", "parts", "keys", "pins", "entries"}
+_KINDS = ("graph", "tensor", "float", "int")
 _PARITY = ("exact", "documented", "fixed")
 _MERGED = ("arguments", "pins", "forward", "results", "members")
 
@@ -673,12 +701,22 @@ def _arguments(row: _Row, table: str) -> dict[str, Argument]:
 def _result(row: _Row, old: str, data: Any) -> ResultKey:
     if isinstance(data, str):
         return ResultKey(old, data)
-    if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+    if not isinstance(data, dict) or not all(isinstance(value, str) for key, value in data.items() if key != "map"):
         raise row.fail(f"results.{old}", f"expected a new key or a table, found {data!r}")
-    row.only({"rename", "drop", "differs"}, f"results.{old}.", data)
-    if "drop" in data:
-        return ResultKey(old, None, drop=data["drop"])
-    return ResultKey(old, data.get("rename", old), differs=data.get("differs", ""))
+    row.only({"rename", "drop", "differs", "kind", "divide", "attribute", "map"}, f"results.{old}.", data)
+    kind = data.get("kind", "")
+    if kind not in ("", *_KINDS):
+        raise row.fail(f"results.{old}.kind", f"expected one of {', '.join(_KINDS)}, found {kind!r}")
+    new = None if "drop" in data else data.get("rename", old)
+    rest = {name: data.get(name, "") for name in ("drop", "differs", "divide", "attribute")}
+    return ResultKey(old, new, kind=kind, map=tuple((old, new) for old, new in data.get("map", ())), **rest)
+
+
+def _entries(row: _Row) -> str:
+    entries: str = row.get("entries", str, "")
+    if entries not in ("", *_KINDS):
+        raise row.fail("entries", f"expected one of {', '.join(_KINDS)}, found {entries!r}")
+    return entries
 
 
 def _state(row: _Row, data: Any) -> StateRule:
@@ -806,6 +844,7 @@ def _case(row: _Row, when: Mapping[str, tuple[Any, ...]]) -> Case:
         pins={name: _pin(row, name, data) for name, data in row.get("pins", dict, {}).items()},
         forward=_arguments(row, "forward") if "forward" in row.data else None,
         results={old: _result(row, old, data) for old, data in row.get("results", dict, {}).items()},
+        entries=_entries(row),
         members={name: _member(row, name, data, arguments) for name, data in row.get("members", dict, {}).items()},
         state=tuple(_state(row, data) for data in row.get("state", list, [])),
         kept={n: (p,) if isinstance(p, str) else tuple(p) for n, p in kept.items()},

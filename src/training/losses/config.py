@@ -24,6 +24,7 @@ from ._config_types import (
     reject_unknown,
     schema_of,
 )
+from .base import BaseLoss
 from .loss_registry import LossRegistry
 
 if sys.version_info >= (3, 11):
@@ -209,6 +210,8 @@ def _build(config: Any, path: str) -> nn.Module:
     config = _normalize({key: value for key, value in config.items() if key != "path"}, path)
     loss = loss_class(config["name"], f"{path}.name")
     known = parameters(loss)
+    if "results_like" in config["kwargs"] and issubclass(loss, BaseLoss):
+        known = {**parameters(BaseLoss), **known}
     reject_unknown(f"{path}.kwargs", config["kwargs"], tuple(known))
     missing = [name for name, parameter in known.items() if parameter.required and name not in config["kwargs"]]
     if missing:

@@ -65,8 +65,8 @@ def stack_values(values: Mapping[str, Tensor]) -> Tensor:
 
 
 def tagged(tag: str, names: Iterable[str], values: Tensor) -> dict[str, Tensor]:
-    """Entries ``TAG.NAME`` of a result, without a graph."""
-    return {f"{tag}.{name}": value for name, value in zip(names, values.detach().unbind(), strict=True)}
+    """Entries ``TAG.NAME`` of a result."""
+    return {f"{tag}.{name}": value for name, value in zip(names, values.unbind(), strict=True)}
 
 
 class NamedScalars(nn.Module):

@@ -140,7 +140,7 @@ class GeometricMeanLoss(TermBalancer):
             total if penalty is None else total + penalty,
             **tagged("terms", names, raw),
             **tagged("log", names, logs),
-            geometric_mean=weighted_sum(shares, logs.detach()).exp(),
+            geometric_mean=weighted_sum(shares, logs).exp(),
             floor_penalty=raw.new_zeros(()) if penalty is None else penalty,
             eps=eps,
         )

@@ -72,7 +72,7 @@ class WeightedSumLoss(TermsLoss):
         for name in self.terms:
             weight = self.weights[name]
             # a copy: the mean of a torch loss may hold the memory of all its elements
-            raw = values[name].detach().clone() if name in values else like.new_zeros(())
+            raw = values[name].clone() if name in values else like.new_zeros(())
             entries[f"terms.{name}"] = raw
             entries[f"weighted.{name}"] = weighted[name] if name in values and weight != 1 else raw
             entries[f"weights.{name}"] = like.new_full((), weight)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..functional import reduce
 from . import compat
 from .keywords import explained, unexpected_keyword
-from .output import LossOutput
+from .output import LossOutput, OldResult
 from .state import keeps_state
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -138,6 +138,8 @@ class BaseLoss(nn.Module, ABC):
 
     Args:
         reduction: ``mean`` (over valid elements), ``sum`` or ``none``.
+        results_like: ``"module.Name"`` of the old class whose kind of result ``output`` gives: its keys and their
+            order, its floats, its graphs. Every loss takes it. For code that uses whole results of that class.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("reduction",)
@@ -146,10 +148,15 @@ class BaseLoss(nn.Module, ABC):
     changing: tuple[str, ...] = ()
     """Buffers that a call writes."""
 
-    def __init__(self, *, reduction: str = "mean") -> None:
+    results_like: str | None = None
+
+    def __init__(self, *, reduction: str = "mean", results_like: str | None = None) -> None:
         super().__init__()
         require_choice("reduction", reduction, REDUCTIONS)
         self.reduction = reduction
+        if results_like is not None:
+            compat.require_results(type(self), results_like)
+            self.results_like = results_like
 
     _old_members: ClassVar[frozenset[str]] = frozenset()
     """Names of attributes that the old classes had: ``compat`` answers them."""
@@ -214,6 +221,10 @@ class BaseLoss(nn.Module, ABC):
 
     def output(self, loss: Tensor, **entries: Tensor) -> LossOutput:
         """A result with ``loss`` carrying the graph and every other entry (``**{"recall@1": r}``) detached."""
+        if self.results_like is not None:
+            old = compat.old_result(self, self.results_like, {"loss": loss, **entries})
+            # for code that was written for the old class and does not see the declared type
+            return cast(LossOutput, old if isinstance(old, tuple) else OldResult(old, {"loss": loss, **entries}))
         detached = {key: value.detach() if value.requires_grad else value for key, value in entries.items()}
         return LossOutput({"loss": loss, **detached}, owner=compat.path_of(type(self)))
 

@@ -109,6 +109,20 @@ def write_old_member(loss: Any, name: str, value: Any) -> bool:
     return True
 
 
+def require_results(cls: type, name: str) -> None:
+    """Raise ``ValueError`` unless ``cls`` can answer as the old class ``name`` did."""
+    if (module := bridge()) is None:
+        raise ValueError(f"results_like={name!r} needs training_losses.migration, which is not installed")
+    module.require_results(tuple(map(path_of, cls.__mro__)), name)
+
+
+def old_result(loss: Any, name: str, entries: dict[str, Any]) -> Any:
+    """``entries`` of ``loss`` in the form of the result of the old class ``name``: a dictionary, or a tuple."""
+    require_results(type(loss), name)  # unpickled elsewhere
+    module: Any = bridge()
+    return module.old_result(loss, tuple(map(path_of, type(loss).__mro__)), name, entries)
+
+
 def old_keyword(cls: type, name: str, call: str) -> str:
     """What became of the keyword ``name`` of an old class that ``cls`` or a base replaced; empty if none had it.
 

@@ -25,17 +25,26 @@ class UnexpectedKeywordError(TypeError):
 
 
 def explained(init: Callable[P, R]) -> Callable[P, R]:
-    """``init``, whose complaint about an unknown keyword names the class that was called."""
+    """``init``, whose complaint about an unknown keyword names the class that was called.
+
+    It takes ``results_like``, a keyword of the base class that no other constructor has to know.
+    """
+    knows = "results_like" in inspect.signature(init).parameters
 
     @wraps(init)
     def constructor(*args: P.args, **kwargs: P.kwargs) -> R:
+        like = None if knows else kwargs.pop("results_like", None)
         try:
-            return init(*args, **kwargs)
+            made = init(*args, **kwargs)
         except TypeError as error:
             explanation = unexpected_keyword(error, type(args[0]), "constructor")
             if explanation is None:
                 raise
             raise explanation from None
+        if like is not None:
+            compat.require_results(type(args[0]), str(like))
+            vars(args[0])["results_like"] = like
+        return made
 
     return constructor
 

@@ -63,6 +63,33 @@ class LossOutput(dict[str, Tensor]):
         return f"LossOutput({super().__repr__()})"
 
 
+class OldResult(dict[str, Any]):
+    """What the old class returned: its keys in its order, its kinds of values. The keys of the new one answer, too."""
+
+    def __init__(self, entries: Any = (), new: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(entries)
+        self._new = dict(new or {})
+
+    @property
+    def loss(self) -> Tensor:
+        """The value to call ``backward`` on."""
+        found: Tensor = self["loss"]
+        return found
+
+    def __missing__(self, key: str) -> Any:
+        return self._new[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The entry, also by a new key; ``default`` if there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(key) or key in self._new
+
+
 def _flatten(output: LossOutput) -> tuple[list[Any], tuple[tuple[str, ...], str]]:
     return list(output.values()), (tuple(output), output.owner)
 

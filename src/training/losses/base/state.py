@@ -33,7 +33,7 @@ def keeps_state(method: Callable[P, R]) -> Callable[P, R]:
         keep: Tensor | bool = False
         try:
             result = method(*args, **kwargs)
-            loss = result["loss"] if isinstance(result, Mapping) else result
+            loss = result["loss"] if isinstance(result, Mapping) else result[0] if isinstance(result, tuple) else result
             keep = loss.detach().isfinite().all() if isinstance(loss, Tensor) else True
         finally:
             _settle(before, keep)

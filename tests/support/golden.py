@@ -219,6 +219,11 @@ class Comparison:
                 limit = max(limit, special)
         return limit
 
+    @property
+    def found(self) -> list[str]:
+        """Everything so far, also deviations that rounding may yet explain."""
+        return [*self.problems, *(text for _, _, text in self.excess)]
+
     def complain(self, where: str, path: str, text: str) -> None:
         self.problems.append(f"{where}{'.' if path else ''}{path}: {text}")
 
@@ -352,10 +357,10 @@ class Comparison:
                 ]
                 if not self.excess:
                     break
-        self.problems += [text for _, _, text in self.excess]
-        if self.problems:
-            shown = self.problems[:12]
-            more = f"\n  ... and {len(self.problems) - len(shown)} more" if len(self.problems) > len(shown) else ""
+        found = self.found
+        if found:
+            shown = found[:12]
+            more = f"\n  ... and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
             raise GoldenMismatch(f"{self.case.id}\n  " + "\n  ".join(shown) + more)
 
 
@@ -565,7 +570,7 @@ class Run:
             answer = {"system_exit": stop.code}
         except Exception as error:
             comparison.complain(where, "", f"raised {type(error).__name__}: {error}")
-            raise GoldenMismatch(f"{self.case.id}: " + "\n  ".join(comparison.problems)) from error
+            raise GoldenMismatch(f"{self.case.id}: " + "\n  ".join(comparison.found)) from error
         if "pick" in self.options:
             answer = answer[self.options["pick"]]
         comparison.ties = ties.share

@@ -53,7 +53,7 @@ def other_key(answer: dict[str, Any], args: Any) -> dict[str, Any]:
 
 CHANGES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "value": (lambda answer, args: {**answer, "loss": answer["loss"] * (1 + 1e-8)}, "answer.loss: value deviates"),
-    "python value": (lambda answer, args: {**answer, "sim_weight": 1e9}, "answer.sim_weight: got"),
+    "python value": (lambda answer, args: {**answer, "sim_weight": 1e9}, "answer.sim_weight: value deviates"),
     "gradient": (
         # same value, other gradient
         lambda answer, args: {**answer, "loss": answer["loss"] + (args[0] - args[0].detach()).sum()},
@@ -94,7 +94,7 @@ def test_a_changed_state_is_noticed() -> None:
 
     base = twin("memory_queue_contrastive_loss.MemoryQueueContrastiveLoss")
     changed = type(base.__name__, (base,), {"_update_queue": lose_an_entry})
-    with pytest.raises(GoldenMismatch, match=r"state\.vision_queue: value deviates"):
+    with pytest.raises(GoldenMismatch, match=r"state\.vision_queue: state deviates"):
         replay_with(case_with_gradient("memory_queue_contrastive_loss", None), MemoryQueueContrastiveLoss=changed)
 
 
@@ -172,7 +172,7 @@ def test_a_missing_input_gradient_may_be_zero_but_a_parameter_gradient_may_not()
     case = case_with_gradient("vicreg_loss")
     comparison = Comparison(case)
     comparison.gradients("g", {"args.0": None}, {"args.0": torch.zeros(2)})
-    assert comparison.problems == []
+    assert comparison.found == []
     comparison.gradients("g", {"args.0": None}, {"args.0": torch.ones(2)})
     comparison.gradients("g", {"param.w": None}, {"param.w": torch.zeros(2)})
     assert len(comparison.problems) == 2
@@ -202,7 +202,7 @@ def test_a_missing_input_gradient_may_be_zero_but_a_parameter_gradient_may_not()
 def test_plain_answers(recorded: Any, got: Any, fits: bool) -> None:
     comparison = Comparison(find("clip_style_loss", "bad_reduction_f64"))
     comparison.compare("answer", recorded, got)
-    assert (comparison.problems == []) is fits
+    assert (comparison.found == []) is fits
 
 
 def test_infinite_entries_of_tensors_must_stand_at_the_same_places() -> None:
@@ -218,7 +218,10 @@ def test_infinite_entries_of_tensors_must_stand_at_the_same_places() -> None:
 def test_tolerance_overrides_reach_only_their_part() -> None:
     case = next(c for c in load_cases("multimodal_insight", "ema_moco_loss") if "tolerance" in c.data)
     comparison = Comparison(case)
-    assert comparison.limit("value", "accuracy") > 0.1
+    # a share of rows is held to the rows that are tied, whatever the recorded tolerance says
+    assert comparison.limit("value", "accuracy") < 1e-6
+    comparison.ties = 1 / 6
+    assert 1 / 6 < comparison.limit("value", "accuracy") < 1 / 6 + 1e-6
     assert comparison.limit("value", "loss") < 1e-4
     assert comparison.limit("value", "loss", torch.float32) == 2e-5
 

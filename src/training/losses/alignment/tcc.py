@@ -193,7 +193,7 @@ class TCCLoss(PresetMixin):
             spread = (beta * missed).sum(dim=-1)
         with torch.set_grad_enabled(gradient is not None):
             moments = mean.requires_grad_(gradient is not None), spread.requires_grad_(gradient is not None)
-            errors = self._errors(time, *moments, given.padded.dtype)
+            errors = self._errors(time, *moments)
             if i in others and not self.include_self_pairs:
                 place = others.index(i)
                 errors = torch.cat([errors[:place], errors[place + 1 :]])
@@ -231,10 +231,9 @@ class TCCLoss(PresetMixin):
             return at_logits.mul_(-2 * scale)
         return at_logits.mul_(-scale).div_(F.threshold(gaps, 0.0, torch.inf, inplace=True))
 
-    def _errors(self, time: Tensor, mean: Tensor, spread: Tensor, dtype: torch.dtype) -> Tensor:
-        """The terms of every frame, none of them beyond what the ``dtype`` of the result can hold."""
-        held = dtype if dtype == torch.float64 else torch.float32
-        spread = (spread + self.variance_eps).clamp_min(torch.finfo(held).tiny ** 0.5)
+    def _errors(self, time: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        """The terms of every frame. Those of a variance that all but vanished are such that float32 can hold them."""
+        spread = (spread + self.variance_eps).clamp_min(torch.finfo(torch.float32).tiny ** 0.5)
         log = spread.log() if self.log_term == "var" else torch.log(spread.sqrt() + 1e-20)
         return (time - mean).square() / spread + self.variance_weight * log
 

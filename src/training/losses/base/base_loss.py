@@ -161,14 +161,14 @@ class BaseLoss(nn.Module, ABC):
     _old_members: ClassVar[frozenset[str]] = frozenset()
     """Names of attributes that the old classes had: ``compat`` answers them."""
 
-    _set = nn.Module.__setattr__
+    _setattr_behind = nn.Module.__setattr__
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._old_members = compat.old_members(cls)
         behind = cls.__mro__[cls.__mro__.index(BaseLoss) + 1 :]
         # what super() finds, at a third of its cost
-        cls._set = next(vars(base)["__setattr__"] for base in behind if "__setattr__" in vars(base))
+        cls._setattr_behind = next(vars(base)["__setattr__"] for base in behind if "__setattr__" in vars(base))
         if "__init__" in vars(cls):
             cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
         if "forward" in vars(cls):
@@ -190,7 +190,7 @@ class BaseLoss(nn.Module, ABC):
         if name in self._old_members and compat.write_old_member(self, name, value):
             return
         try:
-            self._set(name, value)
+            self._setattr_behind(name, value)
         except (KeyError, TypeError):
             if not self._assigned(name, value):
                 raise

@@ -78,14 +78,20 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but parity."""
-    covered(session, "tests", "tests", "--ignore", "tests/parity")
+    """All tests but parity and the slow ones."""
+    covered(session, "tests", "tests", "--ignore", "tests/parity", "-m", "not slow")
 
 
 @nox.session
 def parity(session: nox.Session) -> None:
     """Twins against the recorded cases, new losses against twins."""
     covered(session, "parity", "tests/parity")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Tests of more than ten seconds: every example through verify, types against the wheel, the hooks on a clone."""
+    python(session, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *(session.posargs or ("tests", "-m", "slow")))
 
 
 @nox.session

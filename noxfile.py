@@ -91,7 +91,8 @@ def parity(session: nox.Session) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """Tests of more than ten seconds: every example through verify, types against the wheel, the hooks on a clone."""
-    python(session, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *(session.posargs or ("tests", "-m", "slow")))
+    chosen = session.posargs or ("tests", "-m", "slow")
+    python(session, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *chosen)
 
 
 @nox.session

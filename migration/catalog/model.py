@@ -472,6 +472,8 @@ class Catalog:
     factories: tuple[FactoryRule, ...] = ()
     versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Old module or package path -> (deprecated_in, removed_in)."""
+    owned: frozenset[str] = frozenset()
+    """Old packages that held losses and nothing else: whatever is below them goes with them."""
 
     def __post_init__(self) -> None:
         by_path: dict[str, Symbol] = {}
@@ -519,6 +521,7 @@ class Catalog:
             configs=tuple(r for c in parts for r in c.configs),
             factories=tuple(r for c in parts for r in c.factories),
             versions={k: v for c in parts for k, v in c.versions.items()},
+            owned=frozenset().union(*(c.owned for c in parts)),
         )
 
 
@@ -1003,6 +1006,7 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
             ConfigRule(row.get("path", str), row.get("name", str), row.get("arguments", str, ""), names, system)
         )
     packages = dict.fromkeys(roots, twins) if top.get("package", bool, True) else {}
+    owned = frozenset(packages)
     packages.update(dict.fromkeys(parents, twins))
     try:
         return Catalog(
@@ -1012,6 +1016,7 @@ def parse_catalog(text: str, source: str = "<catalog>") -> Catalog:
             configs=tuple(configs),
             factories=tuple(factories),
             versions=dict.fromkeys([*modules, *packages], versions),
+            owned=owned,
         )
     except CatalogError as error:
         raise CatalogError(f"{source}: {error}") from error

@@ -117,8 +117,9 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "TL025": Rule(
         "hand-written fallback",
-        "note",
-        "The same name is imported from another place too (`try` new `except ImportError` old), so the statement is left.",
+        "left",
+        "The same name is imported from another place too (`try` new `except ImportError` old), so the statement is left, "
+        "and with it an import of the old package.",
     ),
     # left for a person
     "TL030": Rule(
@@ -199,9 +200,10 @@ RULES: Final[dict[str, Rule]] = {
         "A file of this tree has the path of an old module but defines something else under this name.",
     ),
     "TL045": Rule(
-        "old path in a shell script or text",
+        "old path in a script, setting or text",
         "left",
-        "The file is not edited; it mentions an old path.",
+        "The line names an old path and is not edited: it breaks when the old package goes. Scripts, recipes, settings that "
+        "no rule reads, blocks of code that do not parse, links of Sphinx. Prose and comments are TL049.",
     ),
     "TL046": Rule(
         "configuration section without an exact counterpart",
@@ -215,6 +217,18 @@ RULES: Final[dict[str, Rule]] = {
         "left",
         "Python code of the tree reads a key of the section itself, and would not find it in the new form; the file stays "
         "as it is. The new factory reads old sections as well.",
+    ),
+    "TL048": Rule(
+        "old path that stays",
+        "left",
+        "The code names an old path, and nothing was changed there: it breaks when the old package goes. Imports that stay "
+        "(also those of names that the old package never exported), paths that are put together, code in strings, doctests, "
+        "links of Sphinx, cells of a shell. Write the new path, or mark the line `# codemod: skip`.",
+    ),
+    "TL049": Rule(
+        "old path that is mentioned",
+        "note",
+        "A comment, prose or a changelog names an old path. Nothing breaks; said once per file.",
     ),
     # errors
     "TL090": Rule("file does not parse", "error", "The file mentions old names but is not valid Python, JSON, YAML or TOML."),

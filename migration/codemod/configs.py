@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..catalog import ConfigRule, Symbol, Unconvertible
+from ..catalog import Case, ConfigRule, Symbol, Unconvertible
 from .errors import FileError
 from .jsontext import Node, parse_json
-from .rules import Rules
+from .rules import Rules, Target, converts
 from .text import Edit, Finding, Source
 
 if sys.version_info >= (3, 11):
@@ -34,6 +34,12 @@ class Entry:
     arguments: Node | None
     beside: bool
     holder: Node
+
+    @property
+    def own(self) -> bool:
+        """Whether the name stands in the holder, and no merge key brings it."""
+        members = self.holder.value.values() if isinstance(self.holder.value, dict) else ()
+        return self.holder is self.name or any(value is self.name for _, value in members)
 
 
 @dataclass
@@ -70,31 +76,75 @@ def tree(text: str, suffix: str) -> list[Node]:
         raise FileError("TL090", f"not valid {suffix[1:].upper()}: {str(error).splitlines()[0]}") from error
 
 
+MOST_NODES = 200_000
+"""How many nodes the aliases of a file may stand for."""
+_PROPERTIES = re.compile(r"(?:[&!][^\s,\[\]{}]*(?:\s+|#[^\n]*\n)+)+")
+
+
 def _yaml(text: str) -> list[Node]:
     from . import yamltext
 
     reader = yamltext.reader()
-
-    def convert(node: yamltext.Node) -> Node:
-        start, end = node.start_mark.index, node.end_mark.index
-        if isinstance(node, yamltext.MappingNode):
-            members: dict[str, tuple[Node, Node]] = {}
-            for key, value in node.value:
-                if isinstance(key, yamltext.ScalarNode):
-                    members[str(key.value)] = (convert(key), convert(value))
-            made = Node(start, end, members)
-        elif isinstance(node, yamltext.SequenceNode):
-            made = Node(start, end, [convert(item) for item in node.value])
-        else:
-            return Node(start, end, yamltext.value(reader, node))
-        if not node.flow_style:
-            made.end = start + len(text[start:end].rstrip())
-        return made
-
     try:
-        return [convert(node) for node in reader.compose_all(text) if node is not None]
+        roots = [node for node in reader.compose_all(text) if node is not None]
+        return [_Yaml(text, reader).convert(root) for root in roots]
     except yamltext.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+class _Yaml:
+    """Nodes of YAML, each converted once, however many aliases refer to it."""
+
+    def __init__(self, text: str, reader: Any) -> None:
+        from . import yamltext
+
+        self.library = yamltext
+        self.text, self.reader = text, reader
+        self.made: dict[int, Node | None] = {}
+        self.sizes: dict[int, int] = {}
+
+    def convert(self, node: Any) -> Node:
+        """The node with its places.
+
+        Raises:
+            FileError: it contains itself, or aliases make it too large.
+        """
+        if id(node) in self.made:
+            known = self.made[id(node)]
+            if known is None:
+                raise FileError("TL095", "a node of the file contains itself by an alias")
+            known.uses += 1
+            return known
+        self.made[id(node)] = None
+        made = self.made[id(node)] = self._new(node)
+        return made
+
+    def _new(self, node: Any) -> Node:
+        start, end = node.start_mark.index, node.end_mark.index
+        properties = _PROPERTIES.match(self.text, start, end) if node.anchor or node.tag else None
+        start = properties.end() if properties else start
+        if isinstance(node, self.library.MappingNode):
+            members = {str(key.value): pair for key, pair in self._members(node)}
+            made = Node(start, end, members)
+            size = 1 + sum(self.sizes[id(value)] for _, value in node.value)
+        elif isinstance(node, self.library.SequenceNode):
+            made = Node(start, end, [self.convert(item) for item in node.value])
+            size = 1 + sum(self.sizes[id(item)] for item in node.value)
+        else:
+            self.sizes[id(node)] = 1
+            return Node(start, end, self.library.value(self.reader, node))
+        if size > MOST_NODES and len(self.sizes) < size:
+            raise FileError("TL095", f"its aliases stand for more than {MOST_NODES} nodes")
+        self.sizes[id(node)] = size
+        if not node.flow_style:
+            made.end = start + len(self.text[start:end].rstrip())
+        return made
+
+    def _members(self, node: Any) -> Iterator[tuple[Any, tuple[Node, Node]]]:
+        for key, value in node.value:
+            converted = self.convert(value)
+            if isinstance(key, self.library.ScalarNode):
+                yield key, (self.convert(key), converted)
 
 
 class _Toml:
@@ -234,14 +284,40 @@ def _descend(node: Node, steps: list[str]) -> Iterator[Node]:
 
 
 def entries(root: Node, rule: ConfigRule, symbols: dict[str, Symbol]) -> Iterator[Entry]:
-    """The losses that ``rule`` finds below ``root``."""
+    """The losses that ``rule`` finds below ``root``, also those that a merge key of YAML brings."""
     for holder in _descend(root, rule.path.split(".") if rule.path else []):
-        name = holder.get(rule.name)
+        name = holder.get(rule.name) or _merged(holder, rule.name)
         symbol = symbols.get(rule.names.get(str(name.value), "")) if name is not None else None
         if name is None or symbol is None:
             continue
         arguments = holder.get(rule.arguments) if rule.arguments else holder
         yield Entry(name, symbol, arguments, not rule.arguments, holder)
+
+
+def _merged(holder: Node, name: str) -> Node | None:
+    """The member ``name`` that a merge key of YAML brings into a mapping."""
+    merged = holder.get(MERGE)
+    for source in (merged, *merged.items) if merged is not None else ():
+        found = source.get(name) or _merged(source, name)
+        if found is not None:
+            return found
+    return None
+
+
+MERGE = "<<"
+
+
+@dataclass
+class Conversion:
+    """What becomes of an entry: why it stays, or the edits of its name and of its arguments."""
+
+    entry: Entry
+    problem: str = ""
+    named: list[Edit] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    finding: Finding | None = None
+    """What was said of its problem."""
 
 
 class Converter:
@@ -259,7 +335,8 @@ class Converter:
             FileError: the file does not parse.
         """
         roots = tree(self.text, self.suffix)
-        seen: set[int] = set()
+        seen: set[tuple[int, int]] = set()
+        made: list[Conversion] = []
         for rule in self.rules.catalog.configs:
             wanted = {
                 s.old: s
@@ -268,62 +345,119 @@ class Converter:
             }
             for root in roots:
                 for entry in entries(root, rule, wanted):
-                    if entry.name.start not in seen:
-                        seen.add(entry.name.start)
-                        self._entry(entry, rule)
+                    if (entry.holder.start, entry.name.start) not in seen:
+                        seen.add((entry.holder.start, entry.name.start))
+                        made += self._entry(entry, rule.name if entry.beside else "")
+        self._finish(made)
         return self.result
+
+    def _finish(self, made: list[Conversion]) -> None:
+        """Take what can be done at once: a table that aliases share must become the same for all of them."""
+        tables: dict[int, list[Conversion]] = {}
+        for conversion in made:
+            table = conversion.entry.arguments
+            if table is not None:
+                tables.setdefault(table.start, []).append(conversion)
+        for sharing in tables.values():
+            table = sharing[0].entry.arguments
+            holders = {conversion.entry.holder.start for conversion in sharing}
+            same = all(c.edits == sharing[0].edits and _news(c) == _news(sharing[0]) for c in sharing)
+            alone = table is None or table is sharing[0].entry.holder or table.uses <= len(holders)
+            if not (same and alone) and any(c.edits for c in sharing):
+                for conversion in sharing:
+                    conversion.problem = conversion.problem or "an alias shares its arguments with another place"
+            elif any(c.problem for c in sharing):
+                for conversion in sharing:
+                    conversion.problem = conversion.problem or "an alias shares its arguments with one that stays"
+        done: set[tuple[int, int, str]] = set()
+        for conversion in made:
+            symbol, old = conversion.entry.symbol, str(conversion.entry.name.value)
+            if conversion.problem:
+                at = conversion.entry.name if conversion.entry.own else conversion.entry.holder
+                self._say(at, "left", "TL032", f"{old}: {conversion.problem}", symbol)
+                conversion.finding = self.result.findings[-1]
+                continue
+            for edit in (*conversion.named, *conversion.edits):
+                if (edit.start, edit.end, edit.new) not in done:
+                    self.result.edits.append(edit)
+            done |= {(edit.start, edit.end, edit.new) for edit in (*conversion.named, *conversion.edits)}
+            if conversion.named or conversion.edits:
+                self.result.symbols.add(self.rules.key(symbol))
+            for note in conversion.notes:
+                self._say(conversion.entry.name, "change", "TL012", note, symbol)
 
     def _say(self, node: Node, level: str, code: str, message: str, symbol: Symbol) -> None:
         line = self.source.line_of(node.start)
         column = node.start - self.source.line_start(node.start) + 1
         self.result.findings.append(Finding(self.path, line, column, code, level, message, symbol.name))
 
-    def _entry(self, entry: Entry, rule: ConfigRule) -> None:
-        symbol, old = entry.symbol, str(entry.name.value)
+    def _entry(self, entry: Entry, name_key: str) -> list[Conversion]:
         if self.source.skipped(self.source.line_of(entry.name.start)):
-            return
-        if self.rules.key(symbol) in self.rules.blocked:
-            self._say(entry.name, "left", "TL043", f"{old} stays, because {symbol.name} stays elsewhere", symbol)
-            return
+            return []
+        merged = isinstance(entry.holder.value, dict) and MERGE in entry.holder.value
+        if merged and (entry.beside or not entry.own):
+            return [Conversion(entry, f"a merge key ({MERGE}) brings a part of it; write it out")]
         members = (
             entry.arguments.value if entry.arguments is not None and isinstance(entry.arguments.value, dict) else {}
         )
-        given = {k: v for k, v in members.items() if not (entry.beside and k == rule.name)}
-        if entry.beside:
-            given = {k: v for k, v in given.items() if k in symbol.signature}
+        if MERGE in members and not entry.beside:
+            return [Conversion(entry, f"a merge key ({MERGE}) brings a part of its arguments; write them out")]
+        given = {k: v for k, v in members.items() if not (entry.beside and k == name_key)}
+        given = {k: v for k, v in given.items() if not self._unrelated(entry, k)}
         problem, edits, notes = self._convert(entry, given)
-        if problem:
-            self._say(entry.name, "left", "TL032", f"{old}: {problem}", symbol)
-            return
-        self.result.edits += edits
-        if edits:
-            self.result.symbols.add(self.rules.key(symbol))
-            for note in notes:
-                self._say(entry.name, "change", "TL012", note, symbol)
+        place = entry.name.start, entry.name.end
+        named = [edit for edit in edits if (edit.start, edit.end) == place]
+        return self._allowed(Conversion(entry, problem, named, [edit for edit in edits if edit not in named], notes))
+
+    def _allowed(self, conversion: Conversion) -> list[Conversion]:
+        """The conversion, unless its loss stays because of another place."""
+        entry = conversion.entry
+        if conversion.problem or self.rules.key(entry.symbol) not in self.rules.blocked:
+            return [conversion]
+        message = f"{entry.name.value} stays, because {entry.symbol.name} stays elsewhere"
+        self._say(entry.name, "left", "TL043", message, entry.symbol)
+        return []
+
+    def _unrelated(self, entry: Entry, name: str) -> bool:
+        """Whether a key beside the name is no argument."""
+        return entry.beside and name not in entry.symbol.signature
+
+    def _name(self, entry: Entry, case: Case, target: Target) -> str | None:
+        """The new name, if there is one."""
+        return None if target.twin else case.registry
 
     def _convert(self, entry: Entry, given: dict[str, tuple[Node, Node]]) -> tuple[str, list[Edit], list[str]]:
         symbol = entry.symbol
         values = {name: plain(node) for name, (_, node) in given.items() if name in symbol.selectors}
+        unclear = next((name for name, value in values.items() if isinstance(value, str) and "${" in value), "")
+        if unclear:
+            return f"{unclear}: {values[unclear]} chooses the successor", [], []
         case = symbol.case_for(values)
         if case is None:
             return "no successor for these values", [], []
         target = self.rules.target(symbol, case)
-        if target.twin or case.registry is None:
+        called = self._name(entry, case, target)
+        if called is None:
             return f"{symbol.name} has no successor in the registry", [], []
+        if target.twin:
+            edit = Edit(entry.name.start, entry.name.end, self._scalar(called, entry.name))
+            return "", [edit], [f"{entry.name.value} -> {called}"]
         unknown = [name for name in given if name not in case.arguments]
         new_names = {*case.pins, *(a.new_name for a in case.arguments.values())}
-        if case.registry == entry.name.value and new_names.issuperset(unknown):
+        if called == entry.name.value and new_names.issuperset(unknown):
             return "", [], []  # this entry was rewritten before
         if unknown:
             return f"the old loss has no argument {unknown[0]!r}: it was never applied, or raises today", [], []
         edits: list[Edit] = []
-        notes = [f"{entry.name.value} -> {case.registry}"] if case.registry != entry.name.value else []
+        notes = [f"{entry.name.value} -> {called}"] if called != entry.name.value else []
         if notes:
-            edits.append(Edit(entry.name.start, entry.name.end, self._scalar(case.registry, entry.name)))
+            edits.append(Edit(entry.name.start, entry.name.end, self._scalar(called, entry.name)))
         doomed: list[str] = []
         for name, (key, node) in given.items():
             argument = case.arguments[name]
             value = plain(node)
+            if isinstance(value, str) and "${" in value and (argument.report or converts({name: argument})):
+                return f"{name}: {value} cannot be converted", [], []
             if argument.report is not None and value != argument.default:
                 return f"{name}: {argument.report}", [], []
             if argument.report is not None or argument.drop is not None:
@@ -335,6 +469,8 @@ class Converter:
             except Unconvertible as error:
                 return str(error), [], []
             if new != value or type(new) is not type(value):
+                if node.uses > 1:
+                    return f"{name}: aliases share the value", [], []
                 if new is None and self.suffix == ".toml":
                     return f"{name} becomes None, which TOML cannot say", [], []
                 edits.append(Edit(node.start, node.end, self._scalar(new, node)))
@@ -421,13 +557,17 @@ class Converter:
         return edits
 
 
+def _news(conversion: Conversion) -> list[str]:
+    return [edit.new for edit in conversion.edits]
+
+
 def scalar(value: Any, suffix: str, raw: str = "") -> str:
     """How a file spells ``value``, with the quotes of ``raw``, which stood there."""
     if isinstance(value, str):
         if raw[:1] in "'\"" and raw[:1]:
             quote = '"' if suffix == ".json" else raw[0]
-            return f"{quote}{value}{quote}" if re.fullmatch(r"[\w .@-]*", value) else json.dumps(value)
-        bare = suffix in (".yaml", ".yml") and re.fullmatch(r"[A-Za-z][\w-]*", value) is not None
+            return f"{quote}{value}{quote}" if re.fullmatch(r"[\w .:@-]*", value) else json.dumps(value)
+        bare = suffix in (".yaml", ".yml") and re.fullmatch(r"[A-Za-z][\w-]*(?:[.:][\w-]+)*", value) is not None
         return value if bare and value.lower() not in _YAML_WORDS else json.dumps(value)
     if isinstance(value, float) and suffix in (".yaml", ".yml") and "e" in repr(value):
         return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))

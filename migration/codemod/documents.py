@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
@@ -223,6 +223,25 @@ def notebook(text: str) -> Part:
         part.lines += [places[min(i, len(places) - 1)] for i in range(count)]
     part.lines.append(part.lines[-1] if part.lines else 1)
     return part
+
+
+def cells(text: str) -> Iterator[tuple[list[int], str, str, str]]:
+    """Lines in the file, kind, text and (for code) Python of each cell; magics are blank or numbers there.
+
+    Raises:
+        FileError: it is no notebook.
+    """
+    try:
+        found = parse_json(text).get("cells")
+    except (ValueError, RecursionError) as error:
+        raise FileError("TL090", str(error)) from error
+    source = Source(text)
+    for cell in found.items if found else ():
+        kind, content = cell.get("cell_type"), cell.get("source")
+        if kind is not None and content is not None:
+            raw = _cell_text(content)
+            lines = [source.line_of(item.start) for item in content.items] or [source.line_of(content.start)]
+            yield lines, str(kind.value), raw, _without_magics(raw) if kind.value == "code" else ""
 
 
 # -- Markdown and reStructuredText ----------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ class Node:
     start: int
     end: int
     value: Any
+    uses: int = 1
+    """How often the file refers to it (aliases of YAML)."""
 
     def get(self, key: str) -> Node | None:
         """The member ``key`` of an object."""

@@ -18,10 +18,13 @@ from .config import MAX_BYTES
 from .configs import Converter, Result
 from .decide import Analysis
 from .documents import Part, document, notebook
+from .dotted import Dotted
 from .edits.perform import perform
 from .errors import FileError
 from .files import Encoded, check_writable, decode, read
+from .oldpaths import OldPaths
 from .places import module_names, package_names
+from .remains import Tree, leftover, unsaid
 from .rewrite import Context, Plan, Rewriter
 from .rules import Rules, Target
 from .scout import Scout, Seen, of_catalog, search
@@ -29,6 +32,7 @@ from .sections import Sections
 from .sites import Blocker
 from .syntax import parse, plain
 from .text import SKIP, SKIP_FILE, Edit, Finding, Source, apply
+from .texts import told
 from .walk import walk
 
 _STAR = re.compile(rb"import[ \t(\\]*\*")
@@ -113,6 +117,10 @@ class Project:
         """What was decided for each Python file and notebook."""
         self.kept: dict[str, str] = {}
         """Symbols that stay because of a file that cannot be changed."""
+        self.configured: list[tuple[Symbol, Target]] = []
+        """What is built by a path in a configuration."""
+        self.taken: dict[str, tuple[Encoded, str]] = {}
+        """Text and kind of each file that was read, for what stays in it."""
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -167,6 +175,9 @@ class Project:
             FileError: it cannot be decoded or parsed.
         """
         encoded = decode(data, kind == "python")
+        self.taken[path] = encoded, kind
+        if kind == "text":
+            return
         if kind == "config":
             self.configs[path] = encoded
         elif kind == "shell":
@@ -196,13 +207,9 @@ class Project:
         parts = [notebook(encoded.text)] if kind == "notebook" else document(encoded.text, path.endswith(".rst"))
         loaded = []
         for part in parts:
-            for line, what in part.bad:
-                if not again and self.look.old.words.search(what.encode()):
-                    if kind == "notebook":
-                        raise FileError("TL090", what.partition(":")[0])
-                    self.outcome.findings.append(
-                        Finding(path, line, 1, "TL045", "left", "a code block with old names does not parse")
-                    )
+            for _, what in part.bad:
+                if not again and kind == "notebook" and self.look.old.words.search(what.encode()):
+                    raise FileError("TL090", what.partition(":")[0])
             source = Source(part.text, path, part.lines)
             tree = parse(part.text)
             analysis = self._analysis(source, tree, [], [], standalone=True)
@@ -212,7 +219,7 @@ class Project:
     def _mention(self, path: str, text: str) -> None:
         for number, line in enumerate(text.splitlines(), 1):
             found = self.look.old.words.search(line.encode())
-            if found and not SKIP.search(line):
+            if found and not (SKIP.search(line) or told(line)):
                 message = f"mentions {found.group().decode()}; scripts are not edited"
                 self.outcome.findings.append(Finding(path, number, found.start() + 1, "TL045", "left", message))
 
@@ -241,6 +248,7 @@ class Project:
                 del self.modules[path]
         self._settle_unwritable()
         blockers = [b for m in self.modules.values() for b in m.analysis.blockers]
+        blockers += self._paths_in_configs()
         while True:
             context.used = self._used_targets()
             self._block(blockers)
@@ -254,10 +262,24 @@ class Project:
     def _used_targets(self) -> dict[str, dict[str, Target]]:
         """What the calls in all files become, by symbol and path."""
         used: dict[str, dict[str, Target]] = {}
-        for module in self.modules.values():
-            for symbol, target in module.analysis.used_targets():
-                used.setdefault(self.rules.key(symbol), {}).setdefault(target.path, target)
+        for symbol, target in (
+            *(pair for module in self.modules.values() for pair in module.analysis.used_targets()),
+            *self.configured,
+        ):
+            used.setdefault(self.rules.key(symbol), {}).setdefault(target.path, target)
         return used
+
+    def _paths_in_configs(self) -> list[Blocker]:
+        """What stays because a configuration names it by its path; also notes what the others become."""
+        blockers: list[Blocker] = []
+        for path, encoded in self.configs.items():
+            try:
+                found = Dotted(encoded.text, path, Path(path).suffix, self.rules).run()
+            except FileError:
+                continue  # reported with the other configurations
+            blockers += found.blockers
+            self.configured += found.targets
+        return blockers
 
     def _makes(self, plans: Mapping[str, Plan], context: Context) -> bool:
         """Make the new text of each file; what one of them cannot take stays everywhere, and all is decided anew."""
@@ -435,8 +457,17 @@ class Project:
         }
         for path, encoded in self.configs.items():
             self._config(path, encoded, used)
+        new = {change.path: change.new_text for change in self.outcome.changes}
+        for path, (encoded, kind) in self.taken.items():
+            found = leftover(path, kind, encoded.text, new.get(path), self.old)
+            self.outcome.findings += unsaid(path, kind, found, self.outcome.findings, self.rules)
         self.outcome.findings = _merged(self.outcome.findings)
         return self.outcome
+
+    @functools.cached_property
+    def old(self) -> OldPaths:
+        """What is an old path in this tree."""
+        return OldPaths(self.rules, Tree(self.python_files, self.rules).own)
 
     def _document_plan(self, module: Module, context: Context) -> Plan:
         """A document follows the decisions for the code, and what is wrong in it concerns only itself."""
@@ -475,6 +506,7 @@ class Project:
     def _config(self, path: str, encoded: Encoded, used: set[str]) -> None:
         def converted(text: str) -> Result:
             result = Converter(text, path, Path(path).suffix, self.rules).run()
+            result = result.joined(Dotted(text, path, Path(path).suffix, self.rules).run())
             return result.joined(Sections(text, path, Path(path).suffix, self.rules, used, self._readers).run())
 
         try:

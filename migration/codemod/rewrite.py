@@ -379,7 +379,10 @@ class Rewriter:
             self.plan.symbols.add(self.rules.key(use.symbol))
 
     def _unused_module(self, site: Site) -> None:
-        symbols = list(self.rules.in_module.get(site.path, {}).values())
+        inside = self.rules.in_module.get(site.path, {})
+        symbols = [symbol for name, symbol in inside.items() if f"{site.path}.{name}" not in self.rules.foreign]
+        if not symbols:
+            return
         twice = self.moved.get((id(site.scope), site.path, site.local))
         if twice is not None:
             self._module_output(site, *twice)
@@ -388,7 +391,8 @@ class Rewriter:
         targets = {t.module for s in symbols for t in self.context.targets(s)}
         movable = len(targets) == 1 and not any(self.context.blocked(s) for s in symbols)
         if not movable or self._kept(site.local, site.scope, [site]):
-            if symbols and not self.analysis.standalone:
+            beside = isinstance(site.statement, ast.ImportFrom) and site.statement.level > 0
+            if not (beside or self.analysis.standalone):  # a package that imports its own modules goes with them
                 self.plan.findings.append(
                     self.analysis.finding(
                         site.statement, "TL039", "left", f"{site.path} is imported, but no use is in sight"
@@ -546,9 +550,15 @@ class Rewriter:
             value = str(node.value)
             if node in self.analysis.handled or "." not in value or not _PATH.match(value):
                 continue
-            if self.source.skipped(node.lineno):
+            if self.source.skipped(node.lineno) or self._pattern(node):
                 continue
             self._string(node, value)
+
+    def _pattern(self, node: ast.Constant) -> bool:
+        """Whether the string is a regular expression."""
+        parent = self.scopes.parents.get(node)
+        function = parent.func if isinstance(parent, ast.Call) else None
+        return isinstance(function, ast.Attribute) and ast.unparse(function.value) in ("re", "regex")
 
     def _string(self, node: ast.Constant, value: str) -> None:
         start, end = self.source.span(node)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..catalog import Catalog
     from .words import OldWords
 
+LARGEST = 1_000_000
+"""Longer texts of no known kind are data."""
 SMALL = 8_000_000
 """Trees of less than so many bytes are always searched for quoted paths."""
 
@@ -107,7 +109,9 @@ class Scout:
                 return True
             return self._inside(path) and (b'".' in data or b"'." in data) and self.old.leaves.search(data) is not None
         if kind == "config":
-            return self.old.in_config(data)
+            return self.old.in_config(data) or self.old.pathed(data)
+        if kind == "text":
+            return len(data) <= LARGEST and b"\0" not in data and self.old.pathed(data)
         if kind == "notebook":
             data = data.replace(b"\\n", b"\n").replace(b"\\t", b"\t")  # a line of code begins behind these
         if self.old.mentioned(data):

@@ -232,7 +232,7 @@ class Imports:
                     (
                         None,
                         self.finding(
-                            site.statement, "TL025", "note", f"{site.local} is imported from elsewhere as well"
+                            site.statement, "TL025", "left", f"{site.local} is imported from elsewhere as well"
                         ),
                     )
                 )

@@ -17,10 +17,47 @@ KINDS: Final = {
     ".rst": "document", ".yaml": "config", ".yml": "config", ".json": "config", ".toml": "config",
     ".sh": "shell", ".bash": "shell", ".zsh": "shell",
 }  # fmt: skip
+"""Kinds of files by their suffix; all others that are text are searched for old paths, and never edited."""
+DATA: Final = frozenset(
+    {
+        ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ico", ".svg", ".eps", ".pdf", ".ps",
+        ".mp3", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".wav", ".flac", ".ogg", ".ttf", ".otf", ".woff",
+        ".woff2", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".tar", ".rar", ".whl", ".egg",
+        ".jar", ".so", ".o", ".a", ".obj", ".dll", ".dylib", ".exe", ".pyc", ".pyo", ".pyd", ".npy", ".npz", ".pt",
+        ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".pb", ".tflite", ".h5", ".hdf5", ".mat", ".pkl",
+        ".pickle", ".joblib", ".db", ".sqlite", ".parquet", ".feather", ".arrow", ".tfrecord", ".lmdb", ".mdb",
+        ".docx", ".xlsx", ".pptx", ".log", ".out", ".err", ".lock", ".lockb",
+    }
+)  # fmt: skip
+"""Suffixes of data, of logs and of what a package manager locked, which nobody edits."""
+LOCKED: Final = frozenset(
+    ["package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "conda-lock.yml", "conda-lock.yaml", "go.sum"]
+)
 SKIPPED: Final = frozenset(
     {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "site-packages", "__pycache__", ".tox", ".nox", ".eggs"}
     | {".mypy_cache", ".ruff_cache", ".pytest_cache", ".training-losses-codemod"}
 )
+
+
+def kind_of(name: str) -> str:
+    """The kind of the file ``name``: one of those above, ``text``, or ``data``, which is not looked at."""
+    suffix = name[max(name.rfind("."), 1) :]
+    kind = KINDS.get(suffix, "text")
+    nobodys = suffix.lower() in DATA or name in LOCKED or (kind == "text" and name.startswith(".git"))
+    return "data" if nobodys else kind
+
+
+def _kind_of_argument(path: str) -> str:
+    """The kind of a file that was named, whatever it is called: Python where its first line says so."""
+    suffix = os.path.splitext(path)[1]
+    if suffix in KINDS or kind_of(os.path.basename(path)) == "data":
+        return KINDS.get(suffix, "python")
+    try:
+        with open(path, "rb") as handle:
+            first = handle.readline(200)
+    except OSError:
+        return "python"
+    return "python" if first.startswith(b"#!") and b"python" in first else "text"
 
 
 def _read_ignore(directory: str, name: str = ".gitignore") -> list[Ignore]:
@@ -66,7 +103,7 @@ def walk(
     """
     shown = os.fspath(top)
     if not os.path.isdir(shown):
-        return [(shown, KINDS.get(os.path.splitext(shown)[1], "python"))]
+        return [(shown, _kind_of_argument(shown))]
     absolute = os.path.abspath(shown)
     root = root_of(absolute) if gitignore else None
     inherited: list[Ignore] = []
@@ -109,14 +146,14 @@ class _Walker:
             if directory:
                 if name in SKIPPED:
                     continue
-            elif name[max(name.rfind("."), 1) :] not in KINDS:
+            elif (kind := kind_of(name)) == "data":
                 continue
             if ignores and _ignored(f"{absolute}/{name}", directory, ignores):
                 continue
             if directory:
                 self.visit(lead + name, f"{absolute}/{name}", ignores)
             elif entry.is_file(follow_symlinks=False) or not _inside(f"{absolute}/{name}", self.top):
-                self.found.append((lead + name, KINDS[name[name.rfind(".") :]]))
+                self.found.append((lead + name, kind))
 
 
 def _first(pair: tuple[str, os.DirEntry[str]]) -> str:

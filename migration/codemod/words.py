@@ -74,6 +74,19 @@ class OldWords:
         """Whether an old package at the top level is quoted, perhaps without the name of a loss."""
         return any(root in data for root in self._roots[0]) and self._roots[1].search(data) is not None
 
+    @functools.cached_property
+    def _starts(self) -> tuple[bytes, ...]:
+        """What old paths of more than one name begin with."""
+        return tuple(sorted({".".join(path.split(".")[:2]).encode() for path in self.full if "." in path}))
+
+    def pathed(self, data: bytes) -> bool:
+        """Whether a dotted old path stands in the text."""
+        return any(start in data for start in self._starts) and self._paths.search(data) is not None
+
+    @functools.cached_property
+    def _paths(self) -> re.Pattern[bytes]:
+        return _alternatives(self.dotted)
+
     def in_config(self, data: bytes) -> bool:
         """Whether the name of a loss stands in a configuration file; old factories did not mind its case."""
         data = data.lower()

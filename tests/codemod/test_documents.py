@@ -178,7 +178,8 @@ def test_markdown_code_blocks() -> None:
             "...     center_invariance=True)",
         )
     )
-    assert not codes(outcome, "error", "left")
+    lines = [number for number, line in enumerate(MARKDOWN.splitlines(), 1) if "python -c" in line or "helper" in line]
+    assert [(f.code, f.line) for f in outcome.findings if f.level in ("error", "left")] == [("TL045", n) for n in lines]
 
 
 def test_markdown_before_and_after_blocks_do_not_disturb_each_other() -> None:

@@ -332,7 +332,7 @@ def test_walk_respects_gitignore_and_skips_environments(tmp_path: Path) -> None:
     put(tmp_path / ".git" / "info" / "exclude", "excluded.py\n")
     put(tmp_path / ".gitignore", "build/\n*.gen.py\n!keep.gen.py\n/top.py\ndoc/**/x.py\n# note\n\\#odd.py\n")
     put(tmp_path / "sub" / ".gitignore", "local.py\n")
-    wanted = {"a.py", "keep.gen.py", "sub/top.py", "sub/a.ipynb", "sub/b.toml", "doc/y.py", "sub/build.py"}
+    wanted = {"a.py", "keep.gen.py", "sub/top.py", "sub/a.ipynb", "sub/b.toml", "doc/y.py", "sub/build.py", "a.txt"}
     ignored = {
         *(
             "excluded.py",
@@ -344,7 +344,7 @@ def test_walk_respects_gitignore_and_skips_environments(tmp_path: Path) -> None:
             "doc/x.py",
             "doc/q/x.py",
         ),
-        *("#odd.py", ".venv/lib/a.py", "env/pyvenv.cfg", "env/a.py", "node_modules/a.py", ".git/hooks/a.py", "a.txt"),
+        *("#odd.py", ".venv/lib/a.py", "env/pyvenv.cfg", "env/a.py", "node_modules/a.py", ".git/hooks/a.py", "a.log"),
         *("x/site-packages/a.py", "__pycache__/a.py"),
     }
     for name in wanted | ignored:

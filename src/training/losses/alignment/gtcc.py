@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import require_choice, require_floating, require_number
+from ..base import keeps_state, require_choice, require_floating, require_number
 from ..functional import autocast_off
 from ..loss_registry import LossRegistry
 from .mixture_fit import FIT_METHODS, FIT_OBJECTIVES, fit_histogram_mixture
@@ -164,6 +164,7 @@ class GTCCLoss(PresetMixin):
         """Continue the draws."""
         self.calls = state["calls"]
 
+    @keeps_state
     def forward(
         self,
         sequences: SequencesLike,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,13 @@ from .base_loss import require_numbers
 
 NO_ID = -(2**63)
 """The id of an entry that was stored without one."""
+
+
+class _Moment:
+    """A point in the life of a queue: what was overwritten next, and the moment after that."""
+
+    overwritten: tuple[Tensor, ...] = ()
+    next: _Moment | None = None
 
 
 class FeatureQueue(nn.Module):
@@ -32,6 +41,35 @@ class FeatureQueue(nn.Module):
 
     _overwritten: list[tuple[Tensor, ...]] | None = None
     """Places and rows that were written over since ``begin``."""
+
+    _moment: _Moment | None = None
+
+    def moment(self) -> _Moment:
+        """The present, for ``rewind``. From now on what is overwritten is kept, for as long as this is held."""
+        self._moment = self._moment or _Moment()
+        return self._moment
+
+    @torch.no_grad()
+    def rewind(self, moment: _Moment) -> Callable[[], None]:
+        """Work on copies of the buffers as they were at ``moment``, until the function that is returned is called."""
+        now, present = dict(self._buffers), self._moment
+        then = {name: buffer.clone() for name, buffer in self.named_buffers(recurse=False)}
+        steps = []
+        while moment.next is not None:
+            steps.append(moment.overwritten)
+            moment = moment.next
+        for where, *rows, ptr, filled in reversed(steps):
+            for name, old in zip(("features", "ids"), rows, strict=True):
+                then[name].index_copy_(0, where, old)
+            then |= {"ptr": ptr.clone(), "filled": filled.clone()}
+        self._buffers.update(then)
+        self._moment = None
+
+        def back() -> None:
+            self._buffers.update(now)
+            self._moment = present
+
+        return back
 
     def begin(self) -> tuple[bool, int]:
         """Remember the rows that are overwritten from now on, so that ``settle`` can put them back."""
@@ -68,9 +106,16 @@ class FeatureQueue(nn.Module):
             raise ValueError(f"ids must be [{rows}], found {list(ids.shape)}")
         kept = min(rows, self.size)
         where = (self.ptr + (rows - kept) + torch.arange(kept, device=self.ptr.device)) % self.size
-        if self._overwritten is not None:
+        # compiled code keeps no moments
+        moment = None if torch.compiler.is_compiling() else self._moment
+        if self._overwritten is not None or moment is not None:
             rows_before = (self.features.index_select(0, where), self.ids.index_select(0, where))
-            self._overwritten.append((where, *rows_before, self.ptr.clone(), self.filled.clone()))
+            before = (where, *rows_before, self.ptr.clone(), self.filled.clone())
+            if self._overwritten is not None:
+                self._overwritten.append(before)
+            if moment is not None:
+                moment.overwritten, moment.next = before, _Moment()
+                self._moment = moment.next
         self.features.index_copy_(0, where, features[rows - kept :].to(self.features.dtype))
         self.ids.index_copy_(0, where, ids[rows - kept :].to(torch.int64))
         self.ptr.copy_((self.ptr + rows) % self.size)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from .recomputation import recomputed
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -23,10 +25,20 @@ def keeps_state(method: Callable[P, R]) -> Callable[P, R]:
     the statistics of batch normalisation; and what a module looks after itself that has ``begin()``, which gives a
     place to go back to, and ``settle(place, keep)``. The decision is made by ``torch.where``: nothing waits for the
     device, and compiled code does the same. ``BaseLoss`` puts this around every ``forward``.
+
+    A call that activation checkpointing repeats in the backward pass sees the state that it saw at first, and changes
+    nothing (``recomputed``). A compiled loss cannot know a repetition: call it outside of such regions, or compile the
+    function that contains the region.
     """
 
     @functools.wraps(method)
     def kept(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return settled(*args, **kwargs)
+        with recomputed(args[0]):  # type: ignore[arg-type]  # a method of a module
+            return settled(*args, **kwargs)
+
+    def settled(*args: P.args, **kwargs: P.kwargs) -> R:
         before = _remembered(args[0])
         if not before:
             return method(*args, **kwargs)

@@ -27,6 +27,7 @@ class MoCoLoss(BaseContrastiveLoss):
 
     where ``Q_i`` are the filled entries of the queue that have another id, and the bracket is for
     ``in_batch_negatives``; then means over ``i`` and, if ``symmetric``, both directions. A zero without negatives.
+    A call that ``torch.utils.checkpoint`` repeats takes up nothing, and sees the queue that it saw at first.
 
     Args:
         embed_dim, queue_size: width of queries and keys, and entries per queue.

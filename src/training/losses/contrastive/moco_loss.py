@@ -19,6 +19,7 @@ class MemoryQueueLoss(BaseContrastiveLoss):
 
     For small batches: thousands of negatives for ``queue_size x embed_dim`` numbers per modality. Entries are up to
     ``queue_size / B`` steps old, which hurts while encoders change quickly; with momentum encoders use ``MoCoLoss``.
+    A call that ``torch.utils.checkpoint`` repeats takes up nothing, and sees the queue that it saw at first.
 
     With cosines ``c_ij`` of image ``i`` and text ``j``, ``s = c / t``, queue similarities ``a_iq``, positives
     ``P_i = {j : id_j = id_i}`` (just ``i`` without ids), ``Q_i`` the filled entries that have another id::

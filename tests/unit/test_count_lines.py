@@ -50,4 +50,4 @@ def test_table_and_sums(capsys: pytest.CaptureFixture[str]) -> None:
     strict, total = (sum(column) for column in zip(*known.values(), strict=True))
     assert f"{total} lines (to stay under {TOOL['LIMIT']}); {strict} with every shared module whole" in text
     assert over == (total >= TOOL["LIMIT"])
-    assert total < 2900, "the successors of the 19 files have grown"
+    assert total < 3000, "the successors of the 19 files have grown"

@@ -12,7 +12,8 @@ from .rules import Rules
 from .scout import prefixes
 
 IMPORT = re.compile(
-    r"(?:^|[;\"'`:]|\\n|>>>|\.\.\.)[ \t]*(?:from[ \t]+(?P<module>[\w.]+)[ \t]+import[ \t]+(?P<names>\(?[\w \t,*]+)"
+    r"(?:^[ \t>]*|[;\"'`:]|\\n|>>>|\.\.\.)[ \t]*"
+    r"(?:from[ \t]+(?P<module>[\w.]+)[ \t]+import[ \t]+(?P<names>\(?[\w \t,*]+)"
     r"|import[ \t]+(?P<plain>[\w.]+))",
     re.M,
 )
